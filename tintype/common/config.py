@@ -1,0 +1,129 @@
+"""Frozen dataclasses as configuration: to and from JSON, and `--set a.b=value` with the field's own type."""
+
+import dataclasses
+import json
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from typing import Literal, TypeVar, cast
+
+Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
+D = TypeVar("D")
+
+
+def nearest(word: str, names: Sequence[str]) -> str:
+    """«a, b or c»: the names most like `word`, or all of them when none is like it. For error messages."""
+    lower = {name.lower(): name for name in names}
+    close = [lower[match] for match in get_close_matches(word.lower(), list(lower), n=3, cutoff=0.5)]
+    shown = close or list(names)
+    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} or {shown[-1]}"
+
+
+def to_json(config: object) -> Json:
+    """A (nested) dataclass as plain JSON values; tuples become lists."""
+    if dataclasses.is_dataclass(config) and not isinstance(config, type):
+        return {field.name: to_json(getattr(config, field.name)) for field in dataclasses.fields(config)}
+    if isinstance(config, list | tuple):
+        return [to_json(item) for item in cast("Sequence[object]", config)]
+    if isinstance(config, Mapping):
+        return {str(key): to_json(item) for key, item in cast("Mapping[object, object]", config).items()}
+    if config is None or isinstance(config, bool | int | float | str):
+        return config
+    raise TypeError(f"{type(config).__name__} has no place in a configuration")
+
+
+def from_json(cls: type[D], value: object) -> D:
+    """The inverse of `to_json`. Raises `ValueError` naming the field for anything missing, unknown or ill-typed."""
+    return cast("D", _convert(cls, value, cls.__name__))
+
+
+def override(config: D, assignments: Sequence[str]) -> D:
+    """A copy of the dataclass with each `key.path=value` applied; values are JSON, or bare words for strings."""
+    for assignment in assignments:
+        path, equals, text = assignment.partition("=")
+        if not equals:
+            raise ValueError(f"--set {assignment}: expected key=value, such as train.steps=100")
+        config = cast("D", _assign(config, path.strip().split("."), text.strip(), path.strip()))
+    return config
+
+
+def _assign(config: object, keys: list[str], text: str, path: str) -> object:
+    hints = _hints(type(config))
+    if keys[0] not in hints:
+        raise ValueError(f"--set {path}: {type(config).__name__} has no {keys[0]!r}; expected {nearest(keys[0], [*hints])}")
+    if keys[1:]:
+        inner = getattr(config, keys[0])
+        if not dataclasses.is_dataclass(inner):
+            raise ValueError(f"--set {path}: {keys[0]} is a single value; write {keys[0]}=…")
+        value = _assign(inner, keys[1:], text, path)
+    else:
+        try:
+            raw: object = json.loads(text)
+        except json.JSONDecodeError:
+            raw = text
+        value = _convert(hints[keys[0]], raw, f"--set {path}")
+    return dataclasses.replace(cast("typing.Any", config), **{keys[0]: value})
+
+
+def _hints(cls: type) -> dict[str, object]:
+    if not dataclasses.is_dataclass(cls):
+        return {}
+    hints = typing.get_type_hints(cls)
+    return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
+
+
+def _convert(kind: object, value: object, where: str) -> object:
+    """`value` (JSON) as `kind`, which is a dataclass, scalar, Literal, tuple, union or dict of those."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+        return _convert_dataclass(kind, value, where)
+    if origin is Literal:
+        if value not in arguments:
+            raise ValueError(f"{where}: got {value!r}; expected {nearest(str(value), [str(one) for one in arguments])}")
+        return value
+    if origin in (types.UnionType, typing.Union):
+        return _convert_union(arguments, value, where)
+    if origin is tuple and isinstance(value, list | tuple):
+        items = cast("Sequence[object]", value)
+        kinds = [arguments[0]] * len(items) if arguments[-1] is Ellipsis else list(arguments)
+        if len(items) == len(kinds):
+            return tuple(_convert(one, item, f"{where}[{i}]") for i, (one, item) in enumerate(zip(kinds, items, strict=True)))
+    if origin is dict and isinstance(value, dict):
+        entries = cast("dict[object, object]", value)
+        return {str(key): _convert(arguments[1], item, f"{where}.{key}") for key, item in entries.items()}
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if kind is str and isinstance(value, int | float) and where.startswith("--set"):
+        return str(value)
+    if isinstance(kind, type) and isinstance(value, kind) and not (isinstance(value, bool) and kind is not bool):
+        return value
+    if kind in (None, types.NoneType) and value is None:
+        return None
+    name = kind.__name__ if isinstance(kind, type) else str(kind)
+    raise ValueError(f"{where}: got {value!r}; expected {name}")
+
+
+def _convert_dataclass(kind: type, value: object, where: str) -> object:
+    if not isinstance(value, dict):
+        raise ValueError(f"{where}: got {value!r}; expected the fields of {kind.__name__}")
+    entries = cast("dict[str, object]", value)
+    hints = _hints(kind)
+    for key in entries:
+        if key not in hints:
+            raise ValueError(f"{where}: {kind.__name__} has no {key!r}; expected {nearest(key, [*hints])}")
+    fields = {key: _convert(hints[key], item, f"{where}.{key}") for key, item in entries.items()}
+    try:
+        return kind(**fields)
+    except TypeError as error:  # a field without default that is absent
+        raise ValueError(f"{where}: {error}") from error
+
+
+def _convert_union(kinds: tuple[object, ...], value: object, where: str) -> object:
+    for kind in kinds:
+        try:
+            return _convert(kind, value, where)
+        except ValueError:
+            continue
+    names = " or ".join(kind.__name__ if isinstance(kind, type) else str(kind) for kind in kinds)
+    raise ValueError(f"{where}: got {value!r}; expected {names}")

@@ -1,0 +1,107 @@
+"""Files that appear whole or not at all, and tensors in safetensors files."""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+METADATA_KEY = "tintype"
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Yields a temporary path beside `path`; on success it is flushed to disk and renamed, on error removed."""
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    os.close(descriptor)
+    temporary = Path(name)
+    try:
+        yield temporary
+        os.chmod(temporary, 0o666 & ~_umask())
+        _flush(temporary)
+        os.replace(temporary, path)
+        _flush(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """As `whole_file`, for a folder of files that does not exist yet."""
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+    try:
+        yield temporary
+        os.chmod(temporary, 0o777 & ~_umask())
+        for file in temporary.rglob("*"):
+            _flush(file)
+        _flush(temporary)
+        os.rename(temporary, path)
+        _flush(path.parent)
+    finally:
+        remove_folder(temporary)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder of files and folders; absent is fine. It loses its name first, so no half of it is ever seen."""
+    if not path.exists():
+        return
+    if not path.name.startswith("."):
+        path = path.rename(path.with_name(f".{path.name}.removed.tmp"))
+    for entry in path.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            remove_folder(entry)
+        else:
+            entry.unlink()
+    path.rmdir()
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: object = None) -> None:
+    """Write a safetensors file; `metadata` (anything JSON can hold) travels in its header."""
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with whole_file(path) as temporary:
+        save_file(contiguous, temporary, metadata={METADATA_KEY: json.dumps(metadata)})
+
+
+def load_tensors(path: Path, *, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
+    """All tensors of a safetensors file. Raises `ValueError` when it is unreadable or cut short."""
+    with _opened(path) as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    return {name: tensor.to(dtype) for name, tensor in tensors.items()} if dtype else tensors
+
+
+def load_metadata(path: Path) -> object:
+    """What `save_tensors` was given as `metadata`, or None. Reads the header only."""
+    with _opened(path) as file:
+        return json.loads((file.metadata() or {}).get(METADATA_KEY, "null"))
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[safe_open]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except (SafetensorError, OSError) as error:
+        raise ValueError(
+            f"{path} is not a whole safetensors file ({error}); expected a header and all its tensors; "
+            "copy or download it again"
+        ) from error

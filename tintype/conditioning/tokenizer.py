@@ -1,0 +1,66 @@
+"""CLIP's byte-pair tokenizer, run by the `tokenizers` library from the merges shipped here."""
+
+import gzip
+from functools import cache
+from importlib import resources
+
+from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers
+from tokenizers.models import BPE
+
+START, END = 49_406, 49_407
+PIECE = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"  # a word, a digit, or a run of other signs
+
+
+def _bytes() -> list[str]:
+    """The 256 bytes as printable characters, in the order of GPT-2's table: printable ones first, as themselves."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    return [chr(byte) for byte in printable] + [chr(256 + number) for number in range(256 - len(printable))]
+
+
+@cache
+def _tokenizer() -> Tokenizer:
+    packed = (resources.files("tintype.conditioning") / "clip_merges.txt.gz").read_bytes()
+    pairs = (line.split(" ") for line in gzip.decompress(packed).decode("utf-8").split("\n"))
+    merges = [(first, second) for first, second in pairs]
+    units = _bytes()
+    entries = [*units, *(unit + "</w>" for unit in units), *(first + second for first, second in merges)]
+    vocabulary = {entry: number for number, entry in enumerate([*entries, "<|startoftext|>", "<|endoftext|>"])}
+    tokenizer = Tokenizer(
+        BPE(
+            vocab=vocabulary,
+            merges=merges,
+            continuing_subword_prefix="",
+            end_of_word_suffix="</w>",
+            fuse_unk=False,
+        )
+    )
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(PIECE), behavior="removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    return tokenizer
+
+
+def tokenize(text: str) -> list[tuple[str, tuple[int, ...]]]:
+    """The words of a text, lower-cased, each with its token ids (without start and end of text).
+
+    "A picture of a puppy" -> [("a", (320,)), ("picture", (1674,)), ("of", (539,)), ("a", (320,)), ("puppy", (6829,))]
+    """
+    tokenizer = _tokenizer()
+    encoding = tokenizer.encode(text, add_special_tokens=False)
+    plain = tokenizer.normalizer.normalize_str(text)
+    found: list[tuple[str, tuple[int, ...]]] = []
+    last = -1
+    for number, (word, span) in enumerate(zip(encoding.word_ids, encoding.offsets, strict=True)):
+        if word == last:
+            text_so_far, ids = found[-1]
+            found[-1] = (text_so_far + plain[span[0] : span[1]], (*ids, encoding.ids[number]))
+        else:
+            found.append((plain[span[0] : span[1]], (encoding.ids[number],)))
+        last = word
+    return found

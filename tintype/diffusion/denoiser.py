@@ -1,0 +1,98 @@
+"""Where a network meets a schedule: the only place that knows both."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from tintype.diffusion.scaling import Scaling
+from tintype.diffusion.schedule import Schedule
+
+Denoise = Callable[[Tensor, float], Tensor]  # (x, sigma) -> x0
+
+
+class Network(Protocol):
+    """(x: B C h w, t: B, context, vector) -> B C h w."""
+
+    def __call__(self, x: Tensor, t: Tensor, context: Tensor | None, vector: Tensor | None) -> Tensor: ...
+
+
+@runtime_checkable
+class Bindable(Protocol):
+    """A network that can do the work of a prompt once and return the (x, t) function of the steps."""
+
+    def bind(self, context: Tensor | None, vector: Tensor | None) -> Callable[[Tensor, Tensor], Tensor]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Conditioning:
+    """What steers a network, each optional: context: B L D (cross-attention), vector: B V (beside the time
+    embedding), concat: B C h w (extra input channels)."""
+
+    context: Tensor | None = None
+    vector: Tensor | None = None
+    concat: Tensor | None = None
+
+
+def stacked(first: Conditioning, second: Conditioning) -> Conditioning:
+    """Two conditionings of the same slots as one batch: the first's rows, then the second's."""
+    pairs = ((first.context, second.context), (first.vector, second.vector), (first.concat, second.concat))
+    return Conditioning(*(None if a is None or b is None else torch.cat((a, b)) for a, b in pairs))
+
+
+@dataclass(frozen=True, slots=True)
+class Denoiser:
+    """(x, sigma, cond) -> x0: float32 outside, whatever precision the network has inside.
+
+    x: B C h w with x = x0 + sigma * noise, sigma: float or B.
+    """
+
+    network: Network
+    schedule: Schedule
+    scaling: Scaling
+    dtype: torch.dtype = torch.float32  # what the network computes in
+
+    def __call__(self, x: Tensor, sigma: float | Tensor, cond: Conditioning) -> Tensor:
+        skip, out, net_in, t = self._inputs(x, sigma, cond)
+        return skip * x + out * self.network(net_in, t, cond.context, cond.vector).float()
+
+    def bind(self, cond: Conditioning) -> Denoise:
+        """The denoiser with its conditioning filled in; what depends on the prompt alone is computed here, once."""
+        if not isinstance(self.network, Bindable):
+            return lambda x, sigma: self(x, sigma, cond)
+        network = self.network.bind(cond.context, cond.vector)
+
+        def denoise(x: Tensor, sigma: float) -> Tensor:
+            skip, out, net_in, t = self._inputs(x, sigma, cond)
+            return skip * x + out * network(net_in, t).float()
+
+        return denoise
+
+    def output(self, x: Tensor, sigma: Tensor, cond: Conditioning) -> Tensor:
+        """The network's own prediction, to be compared with `target`; sigma: B."""
+        _, _, net_in, t = self._inputs(x, sigma, cond)
+        return self.network(net_in, t, cond.context, cond.vector).float()
+
+    def target(self, x0: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
+        """What the network should answer at x0 + sigma * noise: the scaling solved for it; sigma: B."""
+        skip, out, _ = self.scaling(sigma.double())
+        signal, noisy = (1 - skip) / out, skip * sigma.double() / out
+        return (_column(signal) * x0 - _column(noisy) * noise).float()
+
+    def _inputs(self, x: Tensor, sigma: float | Tensor, cond: Conditioning) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        level = torch.as_tensor(sigma, dtype=torch.float64)
+        skip, out, into = (_column(one).float() for one in self.scaling(level))
+        if level.ndim:
+            skip, out, into = (one.to(x.device) for one in (skip, out, into))
+        t = self.schedule.t(level).float().to(x.device).expand(len(x))
+        net_in = into * x
+        if cond.concat is not None:
+            net_in = torch.cat((net_in, cond.concat), dim=1)
+        return skip, out, net_in.to(self.dtype), t
+
+
+def _column(values: Tensor) -> Tensor:
+    """B -> B 1 1 1, so that it multiplies pictures; a scalar stays one."""
+    return values[:, None, None, None] if values.ndim else values

@@ -1,0 +1,146 @@
+"""The first stage: a convolutional autoencoder with a Gaussian latent (LDM, section 3.1 and appendix G)."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tintype.nn.attention import AttentionBlock
+from tintype.nn.blocks import Downsample, ResBlock, Upsample
+
+NORM_EPS = 1e-6
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AutoencoderConfig:
+    """Downsampling factor = patch_size * 2 ** (len(mult) - 1). Defaults are Stable Diffusion's KL-f8."""
+
+    image_channels: int = 3
+    latent_channels: int = 4
+    width: int = 128
+    mult: tuple[int, ...] = (1, 2, 4, 4)
+    num_blocks: int = 2  # residual blocks per level of the encoder; the decoder has one more
+    attention_levels: tuple[int, ...] = ()
+    middle_attention: bool = True
+    patch_size: int = 1  # pixels that enter and leave as channels: a cheap first halving
+    norm_groups: int = 32
+
+    @property
+    def factor(self) -> int:
+        """Pixels per latent element along each side."""
+        return self.patch_size * 2 ** (len(self.mult) - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Posterior:
+    """A diagonal Gaussian over latents; mean and logvar are B C h w, logvar within [-30, 20]."""
+
+    mean: Tensor
+    logvar: Tensor
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """noise: B C h w standard normal."""
+        return self.mean + (0.5 * self.logvar).exp() * noise
+
+    def kl(self) -> Tensor:
+        """Divergence from the standard normal in nats, element by element: B C h w."""
+        return 0.5 * (self.mean.square() + self.logvar.exp() - 1 - self.logvar)
+
+
+class Encoder(nn.Module):
+    """image: B 3 H W -> moments: B 2C h w."""
+
+    def __init__(self, config: AutoencoderConfig) -> None:
+        super().__init__()
+        groups = config.norm_groups
+        self.patch_size = config.patch_size
+        channels = config.width
+        self.conv_in = nn.Conv2d(config.image_channels * config.patch_size**2, channels, 3, padding=1)
+        stages: list[nn.Module] = []
+        for level, mult in enumerate(config.mult):
+            for _ in range(config.num_blocks):
+                stages.append(ResBlock(channels, config.width * mult, eps=NORM_EPS, norm_groups=groups))
+                channels = config.width * mult
+                if level in config.attention_levels:
+                    stages.append(AttentionBlock(channels, norm_groups=groups))
+            if level + 1 < len(config.mult):
+                stages.append(Downsample(channels, asymmetric=True))
+        self.down = nn.Sequential(*stages)
+        self.middle = _middle(channels, config)
+        self.norm_out = nn.GroupNorm(groups, channels, eps=NORM_EPS)
+        self.conv_out = nn.Conv2d(channels, 2 * config.latent_channels, 3, padding=1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        x = self.conv_in(F.pixel_unshuffle(image, self.patch_size))
+        x = self.middle(self.down(x))
+        return self.conv_out(F.silu(self.norm_out(x)))
+
+
+class Decoder(nn.Module):
+    """latent: B C h w -> image: B 3 H W."""
+
+    def __init__(self, config: AutoencoderConfig) -> None:
+        super().__init__()
+        groups = config.norm_groups
+        self.patch_size = config.patch_size
+        channels = config.width * config.mult[-1]
+        self.conv_in = nn.Conv2d(config.latent_channels, channels, 3, padding=1)
+        self.middle = _middle(channels, config)
+        stages: list[nn.Module] = []
+        for level, mult in reversed(list(enumerate(config.mult))):
+            for _ in range(config.num_blocks + 1):
+                stages.append(ResBlock(channels, config.width * mult, eps=NORM_EPS, norm_groups=groups))
+                channels = config.width * mult
+                if level in config.attention_levels:
+                    stages.append(AttentionBlock(channels, norm_groups=groups))
+            if level > 0:
+                stages.append(Upsample(channels))
+        self.up = nn.Sequential(*stages)
+        self.norm_out = nn.GroupNorm(groups, channels, eps=NORM_EPS)
+        self.conv_out = nn.Conv2d(channels, config.image_channels * config.patch_size**2, 3, padding=1)
+
+    def forward(self, latent: Tensor) -> Tensor:
+        x = self.up(self.middle(self.conv_in(latent)))
+        return F.pixel_shuffle(self.conv_out(F.silu(self.norm_out(x))), self.patch_size)
+
+
+def _middle(channels: int, config: AutoencoderConfig) -> nn.Sequential:
+    groups = config.norm_groups
+    attention = AttentionBlock(channels, norm_groups=groups) if config.middle_attention else nn.Identity()
+    first, last = (ResBlock(channels, channels, eps=NORM_EPS, norm_groups=groups) for _ in range(2))
+    return nn.Sequential(first, attention, last)
+
+
+class Autoencoder(nn.Module):
+    """encode(image: B 3 H W in [-1, 1]) -> Posterior over B C h w; decode is its inverse, not clamped.
+
+    Latents here are raw: `LatentSpace` brings them to unit variance.
+    """
+
+    def __init__(self, config: AutoencoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config)
+        self.decoder = Decoder(config)
+        self.quant_conv = nn.Conv2d(2 * config.latent_channels, 2 * config.latent_channels, 1)
+        self.post_quant_conv = nn.Conv2d(config.latent_channels, config.latent_channels, 1)
+        self.to(memory_format=torch.channels_last)
+
+    def encode(self, image: Tensor) -> Posterior:
+        """H and W must be multiples of `config.factor`, else `ValueError`."""
+        height, width = image.shape[-2:]
+        if height % self.config.factor or width % self.config.factor:
+            raise ValueError(f"picture of {width} x {height}: both sides must be multiples of {self.config.factor}")
+        moments = self.quant_conv(self.encoder(image.contiguous(memory_format=torch.channels_last)))
+        mean, logvar = moments.float().chunk(2, dim=1)
+        return Posterior(mean, logvar.clamp(-30, 20))
+
+    def decode(self, latent: Tensor) -> Tensor:
+        x = latent.contiguous(memory_format=torch.channels_last)
+        return self.decoder(self.post_quant_conv(x))
+
+    def forward(self, image: Tensor, noise: Tensor) -> tuple[Tensor, Posterior]:
+        """The round trip with a sampled latent, for training."""
+        posterior = self.encode(image)
+        return self.decode(posterior.sample(noise)), posterior

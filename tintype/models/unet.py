@@ -1,0 +1,262 @@
+"""The U-Net of latent diffusion: one dataclass says which of the Stable Diffusion or LDM networks it is."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tintype.nn.attention import AttentionBlock, KeysValues, SpatialTransformer
+from tintype.nn.blocks import Downsample, ResBlock, Upsample
+from tintype.nn.embedding import timestep_embedding
+from tintype.nn.layers import Layers
+
+ContextKV = tuple[tuple[KeysValues, ...], ...]  # one entry per spatial transformer
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UNetConfig:
+    """Per level of `mult`, from the finest: channels = width * mult, `depth` transformer blocks after each residual
+    block (0: no attention). Without `context_dim` attention is plain self-attention. Give `num_heads` or `head_dim`.
+    Defaults are Stable Diffusion 1.x.
+    """
+
+    in_channels: int = 4
+    out_channels: int = 4
+    width: int = 320
+    mult: tuple[int, ...] = (1, 2, 4, 4)
+    num_blocks: int = 2  # residual blocks per level going down; one more going up
+    depth: tuple[int, ...] = (1, 1, 1, 0)
+    middle_depth: int = 1
+    context_dim: int | None = 768
+    num_heads: int | None = 8
+    head_dim: int | None = None
+    self_attention: tuple[bool, ...] = ()  # per level; empty = everywhere (False only in SD 2's x4 upscaler)
+    vector_dim: int | None = None  # SDXL: pooled text and sizes, added to the time embedding
+    num_classes: int | None = None  # or a class label (x4 upscaler: noise level), added likewise
+    scale_shift: bool = False  # time acts as scale and shift of a norm (LSUN churches)
+    resample_in_blocks: bool = False  # residual blocks change the resolution (LSUN churches, inpainting_big)
+    norm_groups: int = 32
+
+    def __post_init__(self) -> None:
+        if len(self.depth) != len(self.mult):
+            raise ValueError(f"depth {self.depth} and mult {self.mult}: one entry per level is expected in both")
+        if (self.num_heads is None) == (self.head_dim is None):
+            raise ValueError(f"num_heads {self.num_heads}, head_dim {self.head_dim}: give exactly one of them")
+        if self.vector_dim is not None and self.num_classes is not None:
+            raise ValueError("vector_dim and num_classes: a network takes a vector or a class, not both")
+
+    def heads(self, channels: int) -> tuple[int, int]:
+        """(number of heads, size of one) for this many channels."""
+        heads = self.num_heads or channels // (self.head_dim or channels)
+        if heads == 0 or channels % heads:
+            raise ValueError(f"{channels} channels do not divide into heads (num_heads {self.num_heads}, "
+                             f"head_dim {self.head_dim})")
+        return heads, channels // heads
+
+
+class Stage(nn.Module):
+    """A residual block and, at most levels, attention."""
+
+    def __init__(self, block: ResBlock, attention: SpatialTransformer | AttentionBlock | None) -> None:
+        super().__init__()
+        self.block = block
+        self.attention = attention
+
+    def forward(self, x: Tensor, shifts: Iterator[Tensor], context: Iterator[tuple[KeysValues, ...]]) -> Tensor:
+        x = self.block(x, next(shifts))
+        if isinstance(self.attention, SpatialTransformer):
+            return self.attention(x, next(context))
+        return x if self.attention is None else self.attention(x)
+
+
+class Level(nn.Module):
+    """The stages of one resolution and what leads to the next one."""
+
+    def __init__(self, stages: list[Stage], resample: Downsample | Upsample | ResBlock | None) -> None:
+        super().__init__()
+        self.stages = Layers(stages)
+        self.resample = resample
+
+    def resampled(self, x: Tensor, shifts: Iterator[Tensor]) -> Tensor:
+        if isinstance(self.resample, ResBlock):
+            return self.resample(x, next(shifts))
+        return x if self.resample is None else self.resample(x)
+
+
+class UNet(nn.Module):
+    """(x: B C h w, t: B in steps, context: B L D, vector: B V or class ids B) -> B C' h w.
+
+    `bind` does what a prompt needs once (keys, values, embeddings) and returns the (x, t) function of the steps.
+    """
+
+    def __init__(self, config: UNetConfig) -> None:
+        super().__init__()
+        self.config = config
+        width, emb = config.width, 4 * config.width
+        self.time_embed = nn.Sequential(nn.Linear(width, emb), nn.SiLU(), nn.Linear(emb, emb))
+        self.vector_embed = _vector_embed(config, emb)
+        self.conv_in = nn.Conv2d(config.in_channels, width, 3, padding=1)
+
+        # Down: the output of every stage and of every halving is kept for the way up
+        channels, kept = width, [width]
+        down: list[Level] = []
+        for level, mult in enumerate(config.mult):
+            stages: list[Stage] = []
+            for _ in range(config.num_blocks):
+                stages.append(self._stage(channels, width * mult, level))
+                channels = width * mult
+                kept.append(channels)
+            last = level + 1 == len(config.mult)
+            down.append(Level(stages, None if last else self._resample(channels, "down")))
+            if not last:
+                kept.append(channels)
+        self.down = Layers(down)
+
+        middle_attention = self._attention(channels, config.middle_depth, len(config.mult) - 1)
+        self.middle = Layers(
+            [
+                Stage(self._block(channels, channels), middle_attention),
+                Stage(self._block(channels, channels), None),
+            ]
+        )
+
+        # Up: one stage more per level, each fed with what was kept
+        up: list[Level] = []
+        for level, mult in reversed(list(enumerate(config.mult))):
+            stages = []
+            for _ in range(config.num_blocks + 1):
+                stages.append(self._stage(channels + kept.pop(), width * mult, level))
+                channels = width * mult
+            up.append(Level(stages, self._resample(channels, "up") if level > 0 else None))
+        self.up = Layers(up)
+
+        self.norm_out = nn.GroupNorm(config.norm_groups, width, eps=1e-5)
+        self.conv_out = nn.Conv2d(width, config.out_channels, 3, padding=1)
+        for name, module in self.named_modules():  # every residual branch and the output start at zero
+            if name.endswith(("conv2", "conv_out")) and isinstance(module, nn.Conv2d):
+                nn.init.zeros_(module.weight)
+        self._blocks = [module for module in self.modules() if isinstance(module, ResBlock)]
+        self._transformers = [module for module in self.modules() if isinstance(module, SpatialTransformer)]
+        self.to(memory_format=torch.channels_last)
+
+    def _block(
+        self, in_channels: int, out_channels: int, resample: Literal["up", "down"] | None = None
+    ) -> ResBlock:
+        config = self.config
+        return ResBlock(
+            in_channels,
+            out_channels,
+            shift_dim=4 * config.width,
+            scale_shift=config.scale_shift,
+            resample=resample,
+            norm_groups=config.norm_groups,
+        )
+
+    def _attention(self, channels: int, depth: int, level: int) -> SpatialTransformer | AttentionBlock | None:
+        config = self.config
+        if depth == 0:
+            return None
+        num_heads, head_dim = config.heads(channels)
+        if config.context_dim is None:
+            return AttentionBlock(channels, num_heads=num_heads, eps=1e-5, norm_groups=config.norm_groups)
+        return SpatialTransformer(
+            channels,
+            depth=depth,
+            num_heads=num_heads,
+            head_dim=head_dim,
+            context_dim=config.context_dim,
+            self_attention=config.self_attention[level] if config.self_attention else True,
+            norm_groups=config.norm_groups,
+        )
+
+    def _stage(self, in_channels: int, out_channels: int, level: int) -> Stage:
+        block = self._block(in_channels, out_channels)
+        return Stage(block, self._attention(out_channels, self.config.depth[level], level))
+
+    def _resample(self, channels: int, direction: Literal["up", "down"]) -> Downsample | Upsample | ResBlock:
+        if self.config.resample_in_blocks:
+            return self._block(channels, channels, direction)
+        return Downsample(channels) if direction == "down" else Upsample(channels)
+
+    # What depends on time and on the prompt
+
+    def _embedding(self, t: Tensor, vector_embedding: Tensor | None) -> Tensor:
+        width = self.config.width
+        emb = self.time_embed(timestep_embedding(t, width).to(self.conv_in.weight.dtype))  # B 4*width
+        return F.silu(emb if vector_embedding is None else emb + vector_embedding)
+
+    def _vector_embedding(self, vector: Tensor | None) -> Tensor | None:
+        if (vector is None) != (self.vector_embed is None):
+            got, expected = ("no", "a") if vector is None else ("a", "no")
+            raise ValueError(f"got {got} vector conditioning; this U-Net expects {expected} vector")
+        return None if self.vector_embed is None or vector is None else self.vector_embed(vector)
+
+    def _context(self, context: Tensor | None) -> ContextKV:
+        if not self._transformers:
+            return ()
+        if context is None:
+            raise ValueError(f"got no context; this U-Net expects one of width {self.config.context_dim}")
+        return tuple(transformer.keys_values(context) for transformer in self._transformers)
+
+    def forward(self, x: Tensor, t: Tensor, context: Tensor | None = None, vector: Tensor | None = None) -> Tensor:
+        emb = self._embedding(t, self._vector_embedding(vector))
+        shifts = [_projection(block)(emb) for block in self._blocks]
+        return self._run(x, shifts, self._context(context))
+
+    def bind(self, context: Tensor | None, vector: Tensor | None) -> "BoundUNet":
+        """The network with its prompt filled in."""
+        return BoundUNet(self, context, vector)
+
+    def _run(self, x: Tensor, shifts: list[Tensor], context: ContextKV) -> Tensor:
+        each_shift, each_context = iter(shifts), iter(context)
+        x = self.conv_in(x.contiguous(memory_format=torch.channels_last))  # B width h w
+        kept = [x]
+        for level in self.down:
+            for stage in level.stages:
+                x = stage(x, each_shift, each_context)
+                kept.append(x)
+            if level.resample is not None:
+                x = level.resampled(x, each_shift)
+                kept.append(x)
+        for stage in self.middle:
+            x = stage(x, each_shift, each_context)
+        for level in self.up:
+            for stage in level.stages:
+                x = stage(torch.cat((x, kept.pop()), dim=1), each_shift, each_context)
+            x = level.resampled(x, each_shift)
+        return self.conv_out(F.silu(self.norm_out(x)))
+
+
+class BoundUNet:
+    """(x, t) -> output for one prompt: keys and values, the vector embedding and the stacked projections of the time
+    embedding are computed once, here."""
+
+    def __init__(self, unet: UNet, context: Tensor | None, vector: Tensor | None) -> None:
+        projections = [_projection(block) for block in unet._blocks]
+        self._unet = unet
+        self._context = unet._context(context)
+        self._vector_embedding = unet._vector_embedding(vector)
+        self._weight = torch.cat([projection.weight for projection in projections])
+        self._bias = torch.cat([projection.bias for projection in projections])
+        self._sizes = [projection.out_features for projection in projections]
+
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        emb = self._unet._embedding(t, self._vector_embedding)
+        shifts = F.linear(emb, self._weight, self._bias).split(self._sizes, dim=1)
+        return self._unet._run(x, list(shifts), self._context)
+
+
+def _projection(block: ResBlock) -> nn.Linear:
+    assert block.shift_proj is not None  # every block of a U-Net is made with shift_dim
+    return block.shift_proj
+
+
+def _vector_embed(config: UNetConfig, emb: int) -> nn.Module | None:
+    if config.num_classes is not None:
+        return nn.Embedding(config.num_classes, emb)
+    if config.vector_dim is not None:
+        return nn.Sequential(nn.Linear(config.vector_dim, emb), nn.SiLU(), nn.Linear(emb, emb))
+    return None

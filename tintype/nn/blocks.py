@@ -1,0 +1,79 @@
+"""Convolutional blocks of the U-Net and the autoencoder. Images are B C H W in channels-last memory."""
+
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class ResBlock(nn.Module):
+    """Two normed 3x3 convolutions and a shortcut.
+
+    `shift_dim`: width of the embedding that `shift_proj` turns into a per-channel shift between the two
+    convolutions, or (with `scale_shift`) a scale and a shift of the second norm. The caller projects, so that it may
+    do so once for all blocks. `resample` halves or doubles the picture inside the block (LDM: resblock_updown).
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        shift_dim: int | None = None,
+        scale_shift: bool = False,
+        resample: Literal["up", "down"] | None = None,
+        eps: float = 1e-5,
+        norm_groups: int = 32,
+    ) -> None:
+        super().__init__()
+        self.resample = resample
+        self.scale_shift = scale_shift
+        self.norm1 = nn.GroupNorm(norm_groups, in_channels, eps=eps)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.shift_proj = nn.Linear(shift_dim, out_channels * (1 + scale_shift)) if shift_dim else None
+        self.norm2 = nn.GroupNorm(norm_groups, out_channels, eps=eps)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        self.shortcut = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
+
+    def _resampled(self, x: Tensor) -> Tensor:
+        match self.resample:
+            case "up":
+                return F.interpolate(x, scale_factor=2, mode="nearest")
+            case "down":
+                return F.avg_pool2d(x, 2)
+            case None:
+                return x
+
+    def forward(self, x: Tensor, shift: Tensor | None = None) -> Tensor:
+        h = F.silu(self.norm1(x), inplace=not self.training)
+        h = self.conv1(self._resampled(h))
+        if shift is not None and self.scale_shift:
+            scale, shift = shift[:, :, None, None].chunk(2, dim=1)
+            h = self.norm2(h) * (1 + scale) + shift
+        else:
+            h = self.norm2(h if shift is None else h + shift[:, :, None, None])
+        h = self.conv2(F.silu(h, inplace=not self.training))
+        return self.shortcut(self._resampled(x)) + h
+
+
+class Downsample(nn.Module):
+    """Half the size by a strided convolution; `asymmetric` pads right and bottom only, as SD's autoencoder does."""
+
+    def __init__(self, channels: int, *, asymmetric: bool = False) -> None:
+        super().__init__()
+        self.asymmetric = asymmetric
+        self.conv = nn.Conv2d(channels, channels, 3, stride=2, padding=0 if asymmetric else 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.pad(x, (0, 1, 0, 1)) if self.asymmetric else x)
+
+
+class Upsample(nn.Module):
+    """Twice the size: nearest neighbour, then a convolution."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.interpolate(x, scale_factor=2, mode="nearest"))

@@ -1,0 +1,59 @@
+"""A recipe is a typed function that returns a frozen dataclass: everything about a run, as values."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from PIL import Image
+from torch import nn
+
+from tintype.common.config import to_json
+from tintype.objectives.base import Objective
+from tintype.training.hooks import Log, Progress, Sheets
+from tintype.training.loop import Hook, Source, TrainConfig, train
+from tintype.training.state import TrainingState
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Run:
+    """A recipe made real: `sheet` draws how far it has come, `publish` writes the finished weights."""
+
+    objective: Objective
+    source: Source
+    sheet: Callable[[TrainingState], Image.Image] | None
+    publish: Callable[[TrainingState, Path], None]
+
+
+class Recipe(Protocol):
+    """A frozen dataclass; `--set` reaches each of its fields."""
+
+    @property
+    def train(self) -> TrainConfig: ...
+    @property
+    def sheet_every(self) -> int: ...
+
+    def prepare(self, out: Path) -> Run:
+        """Build data, networks and objective; `out` keeps what is costly to make."""
+        ...
+
+
+def run(recipe: Recipe, out: Path, *, progress: bool = True) -> None:
+    """Train into `out`, going on where an earlier call with the same folder stopped, and publish the result there."""
+    out.mkdir(parents=True, exist_ok=True)
+    prepared = recipe.prepare(out)
+    hooks: list[Hook] = [Log(out / "log.jsonl")]
+    if progress:
+        hooks.append(Progress(recipe.train.steps))
+    if prepared.sheet is not None:
+        hooks.append(Sheets(out, prepared.sheet, every=recipe.sheet_every, last=recipe.train.steps))
+    state = train(prepared.objective, prepared.source, recipe.train, out, recipe=to_json(recipe), hooks=hooks)
+    prepared.publish(state, out)
+
+
+def load_average(module: nn.Module, state: TrainingState, part: str, *, prefix: str = "") -> nn.Module:
+    """Give `module` the averaged weights of a part (those under `prefix`), in eval mode."""
+    average = state.emas[part].state_dict()
+    own = {name.removeprefix(prefix): value for name, value in average.items() if name.startswith(prefix)}
+    module.load_state_dict(own)
+    return module.eval()

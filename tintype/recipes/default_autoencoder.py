@@ -1,0 +1,83 @@
+"""The embedded model's first stage: 64 x 64 pictures of scenes to 8 x 8 x 16 latents.
+
+    tintype train default_autoencoder --out runs/autoencoder --set features=runs/features/classifier.safetensors
+
+L1 + L2 + edges + KL from the start, a learned feature distance for the last part. Publishes
+`runs/autoencoder/autoencoder.safetensors`.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from tintype.checkpoints.native import load_network, save_network
+from tintype.data.scenes import SceneConfig, Scenes
+from tintype.data.sources import SceneImages
+from tintype.models.autoencoder import Autoencoder, AutoencoderConfig
+from tintype.models.classifier import Classifier, ClassifierConfig
+from tintype.objectives.autoencoding import AutoencodingConfig, AutoencodingObjective
+from tintype.objectives.perceptual import FeatureDistance
+from tintype.recipes.base import Run, load_average
+from tintype.recipes.sheets import sheet, to_picture
+from tintype.training.loop import TrainConfig
+from tintype.training.state import TrainingState
+
+SHOWN = 10_000_000  # index of the first scene on the sheets; training never gets there
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DefaultAutoencoder:
+    """`features` names the classifier whose features measure distance; see the recipe `scene_classifier`."""
+
+    scenes: SceneConfig
+    model: AutoencoderConfig
+    loss: AutoencodingConfig
+    train: TrainConfig
+    features: str | None = None
+    font: str | None = None
+    sheet_every: int = 1000
+
+    def prepare(self, out: Path) -> Run:
+        torch.manual_seed(self.train.seed)
+        scenes = Scenes(self.scenes, font=self.font)
+        source = SceneImages(scenes)
+        distance = None
+        if self.loss.features:
+            if self.features is None:
+                raise ValueError(
+                    "the feature loss needs a classifier: --set features=FILE (see `tintype train scene_classifier`), "
+                    "or --set loss.features=0 to do without"
+                )
+            network = load_network(Path(self.features), "classifier", ClassifierConfig, Classifier)
+            distance = FeatureDistance(network.to(self.train.device))
+        averaged = Autoencoder(self.model).to(self.train.device)
+
+        def draw(state: TrainingState) -> Image.Image:
+            load_average(averaged, state, "autoencoder")
+            image = source.batch(SHOWN, 32)["image"].to(self.train.device)
+            with torch.inference_mode():
+                decoded = averaged.decode(averaged.encode(image).mean)
+            rows = [to_picture(one) for pair in zip(image.split(8), decoded.split(8), strict=True) for half in pair for one in half]
+            return sheet(rows, columns=8, scale=2)
+
+        def publish(state: TrainingState, out: Path) -> None:
+            weights = state.emas["autoencoder"].state_dict()
+            save_network(out / "autoencoder.safetensors", "autoencoder", self.model, weights, dtype=torch.float16)
+
+        return Run(
+            objective=AutoencodingObjective(Autoencoder(self.model), self.loss, features=distance),
+            source=source,
+            sheet=draw,
+            publish=publish,
+        )
+
+
+def default_autoencoder() -> DefaultAutoencoder:
+    return DefaultAutoencoder(
+        scenes=SceneConfig(),
+        model=AutoencoderConfig(latent_channels=16, width=32, mult=(1, 2, 4), num_blocks=1, patch_size=2),
+        loss=AutoencodingConfig(features=0.1, features_from=5000),
+        train=TrainConfig(steps=9000, batch_size=16, learning_rate=2e-3, hold=0.4, save_every=500),
+    )

@@ -1,0 +1,55 @@
+"""A classifier of emoji, trained on rendered scenes only.
+
+    tintype train scene_classifier --out runs/features                  # features for the autoencoder's loss
+    tintype train scene_classifier --out runs/judge --set seed=1 …      # the judge of `tintype eval`: another seed,
+                                                                        # never used in training
+Cost: about 6 minutes on 2 CPU cores. Expected: training accuracy above 0.99.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from tintype.checkpoints.native import save_network
+from tintype.data.scenes import SceneConfig, Scenes
+from tintype.data.sources import SceneObjects
+from tintype.models.classifier import Classifier, ClassifierConfig
+from tintype.objectives.classification import ClassificationObjective
+from tintype.recipes.base import Run
+from tintype.training.loop import TrainConfig
+from tintype.training.state import TrainingState
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SceneClassifier:
+    """`seed` decides initial weights and scenes."""
+
+    seed: int
+    scenes: SceneConfig
+    model: ClassifierConfig
+    train: TrainConfig
+    font: str | None = None
+    sheet_every: int = 1_000_000
+
+    def prepare(self, out: Path) -> Run:
+        torch.manual_seed(self.seed)
+        scenes = Scenes(self.scenes, font=self.font)
+        classifier = Classifier(self.model)
+
+        def publish(state: TrainingState, out: Path) -> None:
+            weights = state.emas["classifier"].state_dict()
+            save_network(out / "classifier.safetensors", "classifier", self.model, weights, dtype=torch.float16)
+
+        return Run(
+            objective=ClassificationObjective(classifier), source=SceneObjects(scenes), sheet=None, publish=publish
+        )
+
+
+def scene_classifier() -> SceneClassifier:
+    return SceneClassifier(
+        seed=0,
+        scenes=SceneConfig(split="all", seed=1_000),
+        model=ClassifierConfig(),
+        train=TrainConfig(steps=1400, batch_size=32, learning_rate=2e-3, warmup=100, hold=0.3, ema_decay=0.99),
+    )

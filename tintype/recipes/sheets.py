@@ -1,0 +1,23 @@
+"""Pictures of pictures: what a run looks like."""
+
+from collections.abc import Sequence
+
+from PIL import Image
+from torch import Tensor
+
+
+def to_picture(image: Tensor) -> Image.Image:
+    """3 H W in [-1, 1] (clamped) -> RGB picture."""
+    levels = (image.float().clamp(-1, 1) * 127.5 + 127.5).round().byte().permute(1, 2, 0)
+    return Image.fromarray(levels.cpu().numpy())
+
+
+def sheet(pictures: Sequence[Image.Image], *, columns: int, scale: int = 1) -> Image.Image:
+    """Equal pictures in rows, two pixels apart, enlarged `scale` times without smoothing."""
+    width, height = (side * scale for side in pictures[0].size)
+    rows = -(-len(pictures) // columns)
+    whole = Image.new("RGB", (columns * (width + 2), rows * (height + 2)), "white")
+    for number, picture in enumerate(pictures):
+        place = (number % columns * (width + 2), number // columns * (height + 2))
+        whole.paste(picture.resize((width, height), Image.Resampling.NEAREST), place)
+    return whole

@@ -1,0 +1,68 @@
+"""Things done beside the loop: a progress line, a log file, sample sheets."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from PIL import Image
+from tqdm import tqdm
+
+from tintype.common.files import whole_file
+from tintype.training.loop import Report
+from tintype.training.state import TrainingState
+
+
+class Progress:
+    """A line with steps, losses, speed and time left, on stderr; on a terminal it stays one line."""
+
+    def __init__(self, steps: int, *, every: int = 20) -> None:
+        self.steps, self.every = steps, every
+        self._bar: tqdm[object] | None = None
+
+    def __call__(self, report: Report) -> None:
+        step = report.state.step
+        if self._bar is None:
+            self._bar = tqdm(total=self.steps, initial=step - 1, unit="step", dynamic_ncols=True, mininterval=1.0)
+        self._bar.update(step - self._bar.n)
+        if step % self.every == 0 or step == self.steps:
+            self._bar.set_postfix({name: f"{float(value):.4g}" for name, value in report.metrics.items()}, refresh=False)
+        if step == self.steps:
+            self._bar.close()
+
+
+class Log:
+    """Appends one JSON line every so many steps to `log.jsonl`: means of the metrics since the last line."""
+
+    def __init__(self, path: Path, *, every: int = 50) -> None:
+        self.path, self.every = path, every
+        self._sums: dict[str, float] = {}
+        self._count = 0
+        self._samples_at, self._time_at = 0, time.perf_counter()
+
+    def __call__(self, report: Report) -> None:
+        for name, value in report.metrics.items():
+            self._sums[name] = self._sums.get(name, 0.0) + float(value)
+        self._count += 1
+        if report.state.step % self.every:
+            return
+        now = time.perf_counter()
+        speed = (report.samples - self._samples_at) / (now - self._time_at) if self._samples_at else 0.0
+        line = {"step": report.state.step, "samples": report.samples, "rate": report.rate, "samples_per_s": round(speed, 2)}
+        line |= {name: round(total / self._count, 6) for name, total in self._sums.items()}
+        with self.path.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        self._sums, self._count, self._samples_at, self._time_at = {}, 0, report.samples, now
+
+
+class Sheets:
+    """Saves the picture that `draw` makes, as `sheet-00001234.png`, every so many steps and at the end."""
+
+    def __init__(self, out: Path, draw: Callable[[TrainingState], Image.Image], *, every: int, last: int) -> None:
+        self.out, self.draw, self.every, self.last = out, draw, every, last
+
+    def __call__(self, report: Report) -> None:
+        step = report.state.step
+        if step % self.every == 0 or step == self.last:
+            with whole_file(self.out / f"sheet-{step:08d}.png") as path:
+                self.draw(report.state).save(path, format="PNG")

@@ -1,0 +1,162 @@
+"""The training loop: a function of values.
+
+Step k sees samples [k * n, (k + 1) * n) with n = batch_size * accumulate, and noise drawn from (seed, k): a run that
+was interrupted and resumed is, bit for bit on one CPU, the run that was not.
+"""
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from tintype.common.config import Json
+from tintype.common.rng import generator
+from tintype.objectives.base import Batch, Objective
+from tintype.training.state import TrainingState
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainConfig:
+    """Lengths are in steps; one step is one update from batch_size * accumulate samples."""
+
+    steps: int
+    batch_size: int
+    accumulate: int = 1
+    learning_rate: float = 1e-3
+    warmup: int = 200
+    hold: float = 0.5  # share of the run at the full rate; then a half cosine to zero
+    betas: tuple[float, float] = (0.9, 0.99)
+    weight_decay: float = 0.01
+    clip_norm: float = 1.0
+    ema_decay: float = 0.999
+    precision: Literal["fp32", "bf16"] = "fp32"
+    device: str = "cpu"
+    seed: int = 0
+    save_every: int = 1000
+    keep: int = 2
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "accumulate", "save_every", "keep"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"train.{name} {getattr(self, name)}: expected 1 or more")
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step (counted from 0)."""
+        warm = min(1.0, (step + 1) / max(self.warmup, 1))
+        begin = self.hold * self.steps
+        through = min(max((step - begin) / max(self.steps - begin, 1), 0.0), 1.0)
+        return self.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * through))
+
+
+class Source(Protocol):
+    """Where samples come from: a pure function of their position."""
+
+    def batch(self, first: int, count: int) -> Batch:
+        """Samples first, first + 1, … of an endless sequence."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a hook is told after each step. Metrics are tensors so that reading them is the hook's choice."""
+
+    state: TrainingState
+    metrics: dict[str, Tensor]
+    rate: float
+    samples: int
+    seconds: float
+    saved: bool
+
+
+class Hook(Protocol):
+    def __call__(self, report: Report) -> None: ...
+
+
+def train(
+    objective: Objective,
+    source: Source,
+    config: TrainConfig,
+    out: Path,
+    *,
+    recipe: Json = None,
+    hooks: Sequence[Hook] = (),
+) -> TrainingState:
+    """Train until `config.steps`, going on from the newest checkpoint of `out`. Raises `FloatingPointError` on NaN."""
+    parts = {name: module.to(config.device).train() for name, module in objective.parts.items()}
+    optimizers: dict[str, torch.optim.Optimizer] = {
+        name: torch.optim.AdamW(
+            [parameter for parameter in module.parameters() if parameter.requires_grad],
+            lr=config.learning_rate,
+            betas=config.betas,
+            weight_decay=config.weight_decay,
+        )
+        for name, module in parts.items()
+    }
+    state = TrainingState(parts, optimizers, config.ema_decay)
+    state.resume(out)
+
+    batches = _ahead(source, config, first_step=state.step)
+    while state.step < config.steps:
+        started = time.perf_counter()
+        micro_batches = [_on(config.device, batch) for batch in next(batches)]
+        rate = config.rate(state.step)
+        metrics: dict[str, Tensor] = {}
+        for name, optimizer in optimizers.items():
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.zero_grad(set_to_none=True)
+            metrics |= _backward(objective, name, micro_batches, config, state.step)
+            norm = torch.nn.utils.clip_grad_norm_(parts[name].parameters(), config.clip_norm)
+            if not math.isfinite(float(norm)):
+                raise FloatingPointError(f"step {state.step}: gradient of {name} is {float(norm)}; lower the learning rate")
+            optimizer.step()
+            state.emas[name].update(parts[name], state.step)
+        state.step += 1
+        save = state.step % config.save_every == 0 or state.step == config.steps
+        if save:
+            state.save(out, recipe, keep=config.keep)
+        samples = state.step * config.batch_size * config.accumulate
+        seconds = time.perf_counter() - started
+        for hook in hooks:
+            hook(Report(state, metrics, rate, samples, seconds, save))
+    return state
+
+
+def _backward(
+    objective: Objective, part: str, batches: Sequence[Batch], config: TrainConfig, step: int
+) -> dict[str, Tensor]:
+    """Add up the gradients of the micro-batches; the metrics of the last one."""
+    low = torch.autocast(config.device.split(":")[0], torch.bfloat16) if config.precision == "bf16" else nullcontext()
+    metrics: dict[str, Tensor] = {}
+    for number, batch in enumerate(batches):
+        with low:
+            loss, metrics = objective.loss(part, batch, generator(config.seed, part, step, number), step=step)
+        (loss / len(batches)).backward()
+        metrics = {"loss": loss.detach(), **metrics}
+    return metrics
+
+
+def _ahead(source: Source, config: TrainConfig, *, first_step: int) -> Iterator[list[Batch]]:
+    """The micro-batches of each step; the next step's are made while this one trains."""
+    size, count = config.batch_size, config.accumulate
+
+    def make(step: int) -> list[Batch]:
+        return [source.batch((step * count + number) * size, size) for number in range(count)]
+
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(make, first_step)
+        for step in range(first_step, config.steps):
+            ready = coming.result()
+            coming = pool.submit(make, step + 1)
+            yield ready
+
+
+def _on(device: str, batch: Batch) -> Batch:
+    return {name: value.to(device, non_blocking=True) for name, value in batch.items()}
