@@ -1,0 +1,27 @@
+"""Weights on disk. `load` opens a model by name or path."""
+
+from importlib import resources
+from pathlib import Path
+
+from tintype.common.config import nearest
+from tintype.families.base import LatentDiffusion
+
+
+def embedded() -> list[str]:
+    """Names of the models inside the package."""
+    return sorted(entry.name for entry in resources.files("tintype.weights").iterdir() if (entry / "model.json").is_file())
+
+
+def load(name: str = "default") -> LatentDiffusion:
+    """An embedded model's name, or the path of a model folder. Raises `ValueError` when it is neither or damaged."""
+    from tintype.checkpoints.model_folder import load_model
+
+    with resources.as_file(resources.files("tintype.weights")) as weights:
+        if name in embedded():
+            return load_model(weights / name)
+        path = Path(name).expanduser()
+        if path.is_dir():
+            return load_model(path)
+    if path.exists():
+        raise ValueError(f"{name} is a file; expected a model folder (model.json and weights) or {nearest('', embedded())}")
+    raise ValueError(f"no model {name!r}; expected {nearest(name, embedded())}, or the path of a model folder")

@@ -51,16 +51,14 @@ def tokenize(text: str) -> list[tuple[str, tuple[int, ...]]]:
 
     "A picture of a puppy" -> [("a", (320,)), ("picture", (1674,)), ("of", (539,)), ("a", (320,)), ("puppy", (6829,))]
     """
-    tokenizer = _tokenizer()
-    encoding = tokenizer.encode(text, add_special_tokens=False)
-    plain = tokenizer.normalizer.normalize_str(text)
+    encoding = _tokenizer().encode(text, add_special_tokens=False)
     found: list[tuple[str, tuple[int, ...]]] = []
     last = -1
-    for number, (word, span) in enumerate(zip(encoding.word_ids, encoding.offsets, strict=True)):
+    for token, word, (begin, end) in zip(encoding.ids, encoding.word_ids, encoding.offsets, strict=True):
         if word == last:
-            text_so_far, ids = found[-1]
-            found[-1] = (text_so_far + plain[span[0] : span[1]], (*ids, encoding.ids[number]))
+            earlier, ids = found.pop()
+            found.append((earlier + text[begin:end].lower(), (*ids, token)))
         else:
-            found.append((plain[span[0] : span[1]], (encoding.ids[number],)))
+            found.append((text[begin:end].lower(), (token,)))
         last = word
     return found

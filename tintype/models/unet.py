@@ -80,10 +80,17 @@ class Level(nn.Module):
         self.stages = Layers(stages)
         self.resample = resample
 
-    def resampled(self, x: Tensor, shifts: Iterator[Tensor]) -> Tensor:
-        if isinstance(self.resample, ResBlock):
-            return self.resample(x, next(shifts))
-        return x if self.resample is None else self.resample(x)
+    def resampled(self, x: Tensor, shifts: Iterator[Tensor], size: tuple[int, int] | None = None) -> Tensor:
+        """`size`: (height, width) that growing must reach, since halving an odd side rounds up."""
+        match self.resample:
+            case None:
+                return x
+            case ResBlock():
+                return self.resample(x, next(shifts))
+            case Upsample():
+                return self.resample(x, size)
+            case _:
+                return self.resample(x)
 
 
 class UNet(nn.Module):
@@ -226,7 +233,9 @@ class UNet(nn.Module):
         for level in self.up:
             for stage in level.stages:
                 x = stage(torch.cat((x, kept.pop()), dim=1), each_shift, each_context)
-            x = level.resampled(x, each_shift)
+            if level.resample is not None:
+                height, width = kept[-1].shape[-2:]
+                x = level.resampled(x, each_shift, (height, width))
         return self.conv_out(F.silu(self.norm_out(x)))
 
 

@@ -69,11 +69,13 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Twice the size: nearest neighbour, then a convolution."""
+    """Twice the size by nearest neighbour, then a convolution."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.interpolate(x, scale_factor=2, mode="nearest"))
+    def forward(self, x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+        """`size`: (height, width) to reach when it is not just twice, as after halving an odd side."""
+        grown = F.interpolate(x, size=size, scale_factor=None if size else 2, mode="nearest")
+        return self.conv(grown)

@@ -37,7 +37,7 @@ class DefaultAutoencoder:
     train: TrainConfig
     features: str | None = None
     font: str | None = None
-    sheet_every: int = 1000
+    sheet_every: int = 2000
 
     def prepare(self, out: Path) -> Run:
         torch.manual_seed(self.train.seed)
@@ -77,7 +77,7 @@ class DefaultAutoencoder:
 def default_autoencoder() -> DefaultAutoencoder:
     return DefaultAutoencoder(
         scenes=SceneConfig(),
-        model=AutoencoderConfig(latent_channels=16, width=32, mult=(1, 2, 4), num_blocks=1, patch_size=2),
-        loss=AutoencodingConfig(features=0.1, features_from=5000),
-        train=TrainConfig(steps=9000, batch_size=16, learning_rate=2e-3, hold=0.4, save_every=500),
+        model=AutoencoderConfig(latent_channels=16, width=32, mult=(1, 2, 4), num_blocks=1, patch_size=2, norm_groups=8),
+        loss=AutoencodingConfig(features=0.1, features_from=4000),
+        train=TrainConfig(steps=7500, batch_size=16, learning_rate=2e-3, hold=0.4, save_every=500),
     )

@@ -51,5 +51,5 @@ def scene_classifier() -> SceneClassifier:
         seed=0,
         scenes=SceneConfig(split="all", seed=1_000),
         model=ClassifierConfig(),
-        train=TrainConfig(steps=1400, batch_size=32, learning_rate=2e-3, warmup=100, hold=0.3, ema_decay=0.99),
+        train=TrainConfig(steps=1600, batch_size=64, warmup=50, hold=0.3, ema_decay=0.99),
     )

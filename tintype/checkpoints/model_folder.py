@@ -1,0 +1,64 @@
+"""A whole model as a folder: `model.json` (the family's configuration) and one weight file a network."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import torch
+
+from tintype.checkpoints.native import load_network, save_network
+from tintype.common.config import from_json, to_json
+from tintype.common.files import whole_file
+from tintype.conditioning.text import TextConditioner, TextConfig
+from tintype.families.base import FamilyConfig, LatentDiffusion, assemble
+from tintype.models.autoencoder import Autoencoder, AutoencoderConfig
+from tintype.models.unet import UNet, UNetConfig
+
+CONFIG = "model.json"
+WEIGHTS = ("unet.safetensors", "text.safetensors", "autoencoder.safetensors")
+
+
+def save_model(folder: Path, model: LatentDiffusion, *, dtype: torch.dtype) -> None:
+    """Write the folder's files, weights as `dtype`; the configuration last, so that a folder that has it is whole."""
+    folder.mkdir(parents=True, exist_ok=True)
+    assert isinstance(model.denoiser.network, UNet)
+    networks = (
+        ("unet", model.config.unet, model.denoiser.network),
+        ("text", model.config.text, model.conditioner),
+        ("autoencoder", model.config.autoencoder, model.autoencoder),
+    )
+    for (kind, config, network), file in zip(networks, WEIGHTS, strict=True):
+        save_network(folder / file, kind, config, network.state_dict(), dtype=dtype)
+    with whole_file(folder / CONFIG) as path:
+        path.write_text(json.dumps(to_json(model.config), indent=1))
+
+
+def load_model(folder: Path) -> LatentDiffusion:
+    """Raises `ValueError` naming the file that is missing, damaged or of another model."""
+    for file in (CONFIG, *WEIGHTS):
+        if not (folder / file).is_file():
+            raise ValueError(f"{folder} has no {file}; expected a folder with {CONFIG}, {', '.join(WEIGHTS)}")
+    try:
+        config = from_json(FamilyConfig, json.loads((folder / CONFIG).read_text()))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{folder / CONFIG} is not JSON ({error}); copy or download the folder again") from error
+    unet_file, text_file, autoencoder_file = (folder / file for file in WEIGHTS)
+    unet = load_network(unet_file, "unet", UNetConfig, UNet)
+    text = load_network(text_file, "text", TextConfig, TextConditioner)
+    autoencoder = load_network(autoencoder_file, "autoencoder", AutoencoderConfig, Autoencoder)
+    for file, own, expected in (
+        (unet_file, unet.config, config.unet),
+        (text_file, text.config, config.text),
+        (autoencoder_file, autoencoder.config, config.autoencoder),
+    ):
+        if own != expected:
+            raise ValueError(f"{file} is configured otherwise than {CONFIG} says; the folder mixes two models")
+    return assemble(config, unet=unet, autoencoder=autoencoder, text=text, source=str(folder), digest=digest(folder))
+
+
+def digest(folder: Path) -> str:
+    """Ten hexadecimal digits that change with any weight or setting."""
+    whole = hashlib.sha256()
+    for file in (CONFIG, *WEIGHTS):
+        whole.update(hashlib.sha256((folder / file).read_bytes()).digest())
+    return whole.hexdigest()[:10]

@@ -1,0 +1,22 @@
+"""Heun's method: Euler, corrected by the slope at its end."""
+
+from collections.abc import Iterator
+
+from torch import Tensor
+
+from tintype.diffusion.denoiser import Denoise
+from tintype.diffusion.step import Normal, Step
+
+
+def heun(denoise: Denoise, x: Tensor, sigmas: Tensor, noise: Normal) -> Iterator[Step]:
+    """Karras et al. 2022, algorithm 1: second order, two evaluations a step but the last."""
+    levels: list[float] = sigmas.tolist()
+    for index, (sigma, to) in enumerate(zip(levels, levels[1:], strict=False)):
+        denoised = denoise(x, sigma)
+        slope = (x - denoised) / sigma
+        guess = x + (to - sigma) * slope
+        if to > 0:
+            slope = (slope + (guess - denoise(guess, to)) / to) / 2
+            guess = x + (to - sigma) * slope
+        x = guess
+        yield Step(index, len(levels) - 1, to, x, denoised)

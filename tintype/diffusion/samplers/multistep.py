@@ -1,0 +1,60 @@
+"""Linear multistep methods: the slope is extrapolated from the steps before."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from torch import Tensor
+
+from tintype.diffusion.denoiser import Denoise
+from tintype.diffusion.step import Normal, Step
+
+ADAMS_BASHFORTH = ((1.0,), (3 / 2, -1 / 2), (23 / 12, -16 / 12, 5 / 12), (55 / 24, -59 / 24, 37 / 24, -9 / 24))
+
+
+def plms(denoise: Denoise, x: Tensor, sigmas: Tensor, noise: Normal) -> Iterator[Step]:
+    """PLMS (Liu et al. 2022, eq. 12): Adams-Bashforth weights for equal steps, up to fourth order.
+
+    The first step is tried, looked at from its end and taken again with the mean slope (Stable Diffusion's choice).
+    """
+    levels: list[float] = sigmas.tolist()
+    slopes: list[Tensor] = []  # newest first
+    for index, (sigma, to) in enumerate(zip(levels, levels[1:], strict=False)):
+        denoised = denoise(x, sigma)
+        slopes = [(x - denoised) / sigma, *slopes[:3]]
+        if index == 0 and to > 0:
+            guess = x + (to - sigma) * slopes[0]
+            slope = (slopes[0] + (guess - denoise(guess, to)) / to) / 2
+        else:
+            slope = _weighted(slopes, ADAMS_BASHFORTH[len(slopes) - 1])
+        x = x + (to - sigma) * slope
+        yield Step(index, len(levels) - 1, to, x, denoised)
+
+
+def lms(denoise: Denoise, x: Tensor, sigmas: Tensor, noise: Normal) -> Iterator[Step]:
+    """Adams-Bashforth for these very sigmas, fourth order: the polynomial through the last slopes, integrated exactly."""
+    levels: list[float] = sigmas.tolist()
+    slopes: list[Tensor] = []  # newest first
+    for index, (sigma, to) in enumerate(zip(levels, levels[1:], strict=False)):
+        denoised = denoise(x, sigma)
+        slopes = [(x - denoised) / sigma, *slopes[:3]]
+        known = levels[index :: -1][: len(slopes)]
+        x = x + _weighted(slopes, _integrals(known, sigma, to))
+        yield Step(index, len(levels) - 1, to, x, denoised)
+
+
+def _weighted(slopes: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    total = weights[0] * slopes[0]
+    for weight, slope in zip(weights[1:], slopes[1:], strict=True):
+        total = total + weight * slope
+    return total
+
+
+def _integrals(known: list[float], begin: float, end: float) -> list[float]:
+    """Integral from begin to end of each Lagrange basis polynomial through the points `known`."""
+    found: list[float] = []
+    for number, point in enumerate(known):
+        others = known[:number] + known[number + 1 :]
+        basis = np.polynomial.Polynomial.fromroots(others) / np.prod([point - other for other in others])
+        whole = basis.integ()
+        found.append(float(whole(end) - whole(begin)))
+    return found

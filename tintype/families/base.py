@@ -1,0 +1,73 @@
+"""What a family of checkpoints is, as data, and a model of it put together."""
+
+from dataclasses import dataclass
+
+import torch
+
+from tintype.conditioning.text import TextConditioner, TextConfig
+from tintype.diffusion.denoiser import Denoiser
+from tintype.diffusion.latent_space import LatentSpace
+from tintype.diffusion.scaling import SCALINGS, Prediction
+from tintype.diffusion.schedule import DDPMConfig, FlowConfig, make_schedule
+from tintype.models.autoencoder import Autoencoder, AutoencoderConfig
+from tintype.models.unet import UNet, UNetConfig
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FamilyConfig:
+    """Everything but the weights. `size`, `steps`, `cfg_scale`, `sampler`, `scheduler`: what a request gets that does
+    not say."""
+
+    name: str
+    unet: UNetConfig
+    autoencoder: AutoencoderConfig
+    text: TextConfig
+    schedule: DDPMConfig | FlowConfig
+    prediction: Prediction
+    space: LatentSpace
+    size: int
+    steps: int = 25
+    cfg_scale: float = 7.0
+    sampler: str = "ddim"
+    scheduler: str = "leading"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LatentDiffusion:
+    """A model ready for use. `source` says where its weights came from, `digest` which they are (10 hex digits)."""
+
+    config: FamilyConfig
+    denoiser: Denoiser
+    autoencoder: Autoencoder
+    conditioner: TextConditioner
+    source: str
+    digest: str
+
+    @property
+    def space(self) -> LatentSpace:
+        return self.config.space
+
+    @property
+    def device(self) -> torch.device:
+        return self.autoencoder.post_quant_conv.weight.device
+
+
+def assemble(
+    config: FamilyConfig,
+    *,
+    unet: UNet,
+    autoencoder: Autoencoder,
+    text: TextConditioner,
+    source: str,
+    digest: str,
+) -> LatentDiffusion:
+    """The networks of a family, joined by its schedule and prediction type."""
+    denoiser = Denoiser(
+        network=unet,
+        schedule=make_schedule(config.schedule),
+        scaling=SCALINGS[config.prediction],
+        dtype=unet.conv_in.weight.dtype,
+    )
+    return LatentDiffusion(
+        config=config, denoiser=denoiser, autoencoder=autoencoder, conditioner=text, source=source, digest=digest
+    )

@@ -1,0 +1,104 @@
+"""Request -> plan -> steps -> pictures."""
+
+import dataclasses
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from tintype.common.rng import Noise
+from tintype.diffusion.guidance import cfg
+from tintype.diffusion.samplers import SAMPLERS
+from tintype.diffusion.step import Step
+from tintype.families.base import LatentDiffusion
+from tintype.tasks.infotext import Provenance, stamp
+from tintype.tasks.plan import resolve
+from tintype.tasks.request import Request
+from tintype.tasks.text_to_image import text_to_image
+
+log = logging.getLogger(__name__)
+
+
+def steps(model: LatentDiffusion, request: Request) -> Iterator[Step]:
+    """Sample latents step by step: previews, cancelling and time travel are the caller's to make of it.
+
+    Raises `ValueError` for what the model cannot do, at the call, before any work. With `exact` each picture is
+    computed alone and the steps are put side by side.
+    """
+    resolved = resolve(model, request)
+    for sentence in warnings(model, resolved):
+        log.warning(sentence)
+    if not resolved.exact or resolved.batch_size == 1:
+        return _steps(model, resolved)
+    alone = [dataclasses.replace(resolved, seed=seed, batch_size=1) for seed in resolved.seeds]
+    return (_side_by_side(each) for each in zip(*(_steps(model, one) for one in alone), strict=True))
+
+
+def _steps(model: LatentDiffusion, request: Request) -> Iterator[Step]:
+    assert request.sampler is not None and request.cfg_scale is not None
+    noise = Noise(request.seeds, device=model.device)
+    with torch.inference_mode():
+        plan = text_to_image(model, request, noise)
+        denoise = plan.wrap(cfg(model.denoiser, plan.cond, plan.uncond, request.cfg_scale))
+        options = {} if request.eta is None else {"eta": request.eta}
+        sampler = SAMPLERS[request.sampler](denoise, plan.x, plan.sigmas, noise, **options)
+    while True:  # inference mode is entered anew for each step, so that it never leaks to the caller between two
+        with torch.inference_mode():
+            step = next(sampler, None)
+        if step is None:
+            return
+        yield step
+
+
+def _side_by_side(each: tuple[Step, ...]) -> Step:
+    return dataclasses.replace(
+        each[0], x=torch.cat([step.x for step in each]), denoised=torch.cat([step.denoised for step in each])
+    )
+
+
+def decode(model: LatentDiffusion, latents: Tensor, *, exact: bool = False) -> list[Image.Image]:
+    """Wrapped latents B C h w -> B RGB pictures; `exact` decodes one by one."""
+    groups = latents.split(1) if exact else (latents,)
+    pictures: list[Image.Image] = []
+    with torch.inference_mode():
+        for group in groups:
+            image = model.autoencoder.decode(model.space.unwrap(group)).float()
+            levels = (image.clamp(-1, 1) * 127.5 + 127.5).round().byte().permute(0, 2, 3, 1)  # B H W 3
+            pictures += [Image.fromarray(one) for one in levels.cpu().numpy()]
+    return pictures
+
+
+def generate(model: LatentDiffusion, request: Request) -> list[Image.Image]:
+    """The finished pictures, each with `.info["parameters"]`."""
+    resolved = resolve(model, request)
+    final = None
+    for final in steps(model, resolved):
+        pass
+    assert final is not None  # a request has at least one step
+    return finish(model, resolved, final)
+
+
+def finish(model: LatentDiffusion, request: Request, step: Step) -> list[Image.Image]:
+    """The pictures of a resolved request's last step, decoded and stamped."""
+    pictures = decode(model, step.x, exact=request.exact)
+    name = Path(model.source).stem
+    return [
+        stamp(picture, Provenance(request=request, position=position, model=name, digest=model.digest))
+        for position, picture in enumerate(pictures)
+    ]
+
+
+def warnings(model: LatentDiffusion, request: Request) -> list[str]:
+    """What the model will not take from the prompts: words it never saw, words beyond its length."""
+    sentences: list[str] = []
+    for name in ("prompt", "negative_prompt"):
+        reading = model.conditioner.read(getattr(request, name))
+        if reading.unknown:
+            sentences.append(f"{name}: the model never saw {', '.join(map(repr, reading.unknown))}; left out")
+        if reading.cut:
+            limit = model.config.text.clip.context_length - 2
+            sentences.append(f"{name}: longer than {limit} tokens; left out from {reading.cut[0]!r} on")
+    return sentences

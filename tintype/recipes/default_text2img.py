@@ -1,0 +1,183 @@
+"""The embedded model: text to 64 x 64 scenes, by latent diffusion in the latents of `default_autoencoder`.
+
+    tintype train default_text2img --out runs/text2img --set autoencoder=runs/autoencoder/autoencoder.safetensors
+
+The U-Net and CLIP's text tower learn together. Publishes the whole model as a folder: `runs/text2img/model`.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from tintype.checkpoints.model_folder import save_model
+from tintype.checkpoints.native import load_network
+from tintype.common.config import to_json
+from tintype.conditioning.text import TextConditioner, TextConfig, word_ids, words_of
+from tintype.data.emoji import synonyms, vocabulary
+from tintype.data.latents import Latents, channel_statistics, load_latents, make_latents
+from tintype.data.scenes import COLOURS, POSITIONS, RELATIONS, SceneConfig, Scenes, with_article
+from tintype.data.sources import captions
+from tintype.diffusion.latent_space import LatentSpace
+from tintype.diffusion.scaling import SCALINGS, Prediction
+from tintype.diffusion.schedule import DDPMConfig, make_schedule
+from tintype.families.base import FamilyConfig, LatentDiffusion, assemble
+from tintype.generate import generate
+from tintype.models.autoencoder import Autoencoder, AutoencoderConfig
+from tintype.models.clip import CLIPTextConfig
+from tintype.models.unet import UNet, UNetConfig
+from tintype.objectives.denoising import DenoisingObjective, TextDiffusion
+from tintype.recipes.base import Run, load_average
+from tintype.recipes.sheets import sheet
+from tintype.tasks.request import Request
+from tintype.training.loop import TrainConfig
+from tintype.training.state import TrainingState
+
+SHOWN = 10_000_000  # index of the first scene whose caption is on the sheets; training never gets there
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DefaultText2Img:
+    """`autoencoder` names the finished first stage. `latents`: how many scenes are encoded, once, into the folder."""
+
+    scenes: SceneConfig
+    unet: UNetConfig
+    text: CLIPTextConfig  # vocabulary_size is set from the captions' words
+    schedule: DDPMConfig
+    prediction: Prediction
+    train: TrainConfig
+    autoencoder: str | None = None
+    latents: int = 65_536
+    caption_dropout: float = 0.1
+    steps: int = 25
+    cfg_scale: float = 3.0
+    font: str | None = None
+    sheet_every: int = 2000
+
+    def prepare(self, out: Path) -> Run:
+        if self.autoencoder is None:
+            raise ValueError(
+                "a first stage is expected: --set autoencoder=FILE (see `tintype train default_autoencoder`)"
+            )
+        torch.manual_seed(self.train.seed)
+        path = Path(self.autoencoder)
+        first_stage = load_network(path, "autoencoder", AutoencoderConfig, Autoencoder).to(self.train.device)
+        scenes = Scenes(self.scenes, font=self.font)
+        words = taught_words(self.scenes)
+        text = TextConfig(
+            clip=CLIPTextConfig(**{**_fields(self.text), "vocabulary_size": len(word_ids(words))}),
+            words=words,
+            pooled=True,
+        )
+        network = TextDiffusion(UNet(self.unet), TextConditioner(text))
+
+        tensors = self._latents(out / "latents.safetensors", path, scenes, first_stage)
+        shift, std = channel_statistics(tensors["mean"], tensors["std"])
+        space = LatentSpace(shift=shift, scale=tuple(1 / one for one in std))
+        tokens = network.text.tokens(captions(scenes, range(self.latents)))
+        source = Latents(
+            {
+                "mean": space.wrap(tensors["mean"].float()).half(),
+                "std": (tensors["std"].float() * torch.tensor(space.scale)[:, None, None]).half(),
+                "ids": tokens.ids.short(),
+                "end": tokens.end,
+            },
+            seed=self.train.seed,
+        )
+        family = FamilyConfig(
+            name="tintype",
+            unet=self.unet,
+            autoencoder=first_stage.config,
+            text=text,
+            schedule=self.schedule,
+            prediction=self.prediction,
+            space=space,
+            size=self.scenes.size,
+            steps=self.steps,
+            cfg_scale=self.cfg_scale,
+            scheduler="trailing",
+        )
+
+        def averaged(state: TrainingState) -> LatentDiffusion:
+            unet = UNet(self.unet).to(self.train.device)
+            conditioner = TextConditioner(text).to(self.train.device)
+            load_average(unet, state, "diffusion", prefix="unet.")
+            load_average(conditioner, state, "diffusion", prefix="text.")
+            return assemble(
+                family, unet=unet, autoencoder=first_stage, text=conditioner, source="training", digest="0" * 10
+            )
+
+        def draw(state: TrainingState) -> Image.Image:
+            model = averaged(state)
+            prompts = captions(scenes, range(SHOWN, SHOWN + 32))
+            pictures = [generate(model, Request(prompt=prompt, seed=7))[0] for prompt in prompts]
+            return sheet(pictures, columns=8, scale=2)
+
+        def publish(state: TrainingState, out: Path) -> None:
+            save_model(out / "model", averaged(state), dtype=torch.float16)
+
+        return Run(
+            objective=DenoisingObjective(
+                network,
+                make_schedule(self.schedule),
+                SCALINGS[self.prediction],
+                caption_dropout=self.caption_dropout,
+            ),
+            source=source,
+            sheet=draw,
+            publish=publish,
+        )
+
+    def _latents(self, cache: Path, weights: Path, scenes: Scenes, first_stage: Autoencoder) -> dict[str, Tensor]:
+        digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+        key = {"autoencoder": digest, "scenes": to_json(self.scenes), "count": self.latents}
+        tensors = load_latents(cache, key=key)
+        if tensors is None:
+            make_latents(cache, scenes, first_stage, self.latents, key=key)
+            tensors = load_latents(cache, key=key)
+        assert tensors is not None
+        return tensors
+
+
+def taught_words(scenes: SceneConfig) -> tuple[str, ...]:
+    """Every word a caption of these scenes can hold."""
+    nouns = [emoji.name for emoji in vocabulary(scenes.vocabulary)]
+    nouns += [word for others in synonyms(scenes.vocabulary).values() for word in others]
+    frame = "a picture of an small large and, on to over gradient background"
+    phrases = [with_article(noun) for noun in nouns]
+    return words_of([*phrases, *COLOURS, *POSITIONS, *RELATIONS, frame])
+
+
+def _fields(config: CLIPTextConfig) -> dict[str, object]:
+    fields = to_json(config)
+    assert isinstance(fields, dict)
+    return dict(fields)
+
+
+def default_text2img() -> DefaultText2Img:
+    return DefaultText2Img(
+        scenes=SceneConfig(),
+        unet=UNetConfig(
+            in_channels=16,
+            out_channels=16,
+            width=88,
+            mult=(1, 2),
+            num_blocks=1,
+            depth=(1, 1),
+            middle_depth=1,
+            context_dim=192,
+            vector_dim=192,
+            num_heads=None,
+            head_dim=44,
+            norm_groups=8,
+        ),
+        text=CLIPTextConfig(context_length=32, width=192, num_layers=2, num_heads=4, activation="gelu"),
+        schedule=DDPMConfig(betas="cosine"),
+        prediction="v",
+        train=TrainConfig(
+            steps=16_000, batch_size=32, learning_rate=1.2e-3, hold=0.5, ema_decay=0.9995, save_every=500
+        ),
+    )

@@ -1,0 +1,98 @@
+"""The text a picture carries so that it can be made again: A1111's "parameters", read by people and other programs,
+and beside it the exact request as JSON, read by `--from`."""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+
+from PIL import Image, PngImagePlugin
+
+from tintype.common.config import from_json, to_json
+from tintype.tasks.request import Request
+
+PARAMETERS, REQUEST = "parameters", "tintype"
+VERSION = "tintype 0.1.0"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Provenance:
+    """Where a picture comes from: a request with nothing left open, its place in the batch, and the model."""
+
+    request: Request
+    position: int
+    model: str
+    digest: str
+
+
+def parameters(made: Provenance) -> str:
+    """A1111's grammar: prompt, negative prompt, then `Key: value` pairs on the last line."""
+    request = made.request
+    pairs = {
+        "Steps": request.steps,
+        "Sampler": request.sampler,
+        "Schedule type": request.scheduler,
+        "CFG scale": f"{request.cfg_scale:g}",
+        "Seed": request.seeds[made.position],
+        "Size": f"{request.width}x{request.height}",
+        "Model hash": made.digest,
+        "Model": made.model,
+    }
+    if request.eta is not None:
+        pairs["Eta"] = f"{request.eta:g}"
+    if request.batch_size > 1:
+        pairs |= {"Batch size": request.batch_size, "Batch pos": made.position}
+    if request.exact:
+        pairs["Exact"] = "True"
+    pairs["Version"] = VERSION
+    lines = [request.prompt]
+    if request.negative_prompt:
+        lines.append(f"Negative prompt: {request.negative_prompt}")
+    lines.append(", ".join(f"{key}: {_quoted(str(value))}" for key, value in pairs.items()))
+    return "\n".join(lines)
+
+
+def _quoted(value: str) -> str:
+    return json.dumps(value, ensure_ascii=False) if set(value) & set(",:\n") else value
+
+
+def stamp(picture: Image.Image, made: Provenance) -> Image.Image:
+    """Put both texts into `picture.info`."""
+    picture.info[PARAMETERS] = parameters(made)
+    entries = {"request": to_json(made.request), "position": made.position, "model": made.model, "digest": made.digest}
+    picture.info[REQUEST] = json.dumps(entries, ensure_ascii=False)
+    return picture
+
+
+def png_info(picture: Image.Image) -> PngImagePlugin.PngInfo:
+    """The texts of `picture.info` as PNG chunks."""
+    chunks = PngImagePlugin.PngInfo()
+    for key in (PARAMETERS, REQUEST):
+        if key in picture.info:
+            chunks.add_itxt(key, picture.info[key])
+    return chunks
+
+
+def provenance(picture: Image.Image) -> Provenance:
+    """How a picture of ours was made. Raises `ValueError` when it does not say."""
+    text: object = picture.info.get(REQUEST)
+    if not isinstance(text, str):
+        raise ValueError("the picture holds no tintype request; expected a PNG written by tintype, not re-saved by others")
+    try:
+        entries = json.loads(text)
+        request = from_json(Request, entries["request"])
+        made = Provenance(
+            request=request,
+            position=int(entries["position"]),
+            model=str(entries["model"]),
+            digest=str(entries["digest"]),
+        )
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"the picture's tintype request is damaged: {error!r}") from error
+    if not 0 <= made.position < request.batch_size:
+        raise ValueError(f"the picture's tintype request is damaged: position {made.position}")
+    return made
+
+
+def alone(made: Provenance) -> Request:
+    """The request of one picture of an exact batch on its own; others need their batch to repeat every byte."""
+    return dataclasses.replace(made.request, seed=made.request.seeds[made.position], batch_size=1)

@@ -1,0 +1,75 @@
+"""What a person or program asks for. Command-line flags, JSON bodies and forms are all made from this dataclass.
+
+Imports nothing heavy: `tintype --help` reads this file.
+"""
+
+import dataclasses
+import math
+import secrets
+from dataclasses import dataclass
+
+LARGEST_SEED = 2**32 - 1
+LARGEST_SIDE = 8192
+LARGEST_BATCH = 1024
+LARGEST_STEPS = 1000
+
+
+def _option(*flags: str, help: str) -> dict[str, object]:
+    return {"flags": flags, "help": help}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Request:
+    """None means the model's own default. Raises `ValueError` for values that no model could serve."""
+
+    prompt: str = dataclasses.field(default="", metadata=_option("-p", help="what to show"))
+    negative_prompt: str = dataclasses.field(default="", metadata=_option("-n", help="what to keep away from"))
+    seed: int = dataclasses.field(default=-1, metadata=_option(help="of the first picture; -1 draws one and prints it"))
+    steps: int | None = dataclasses.field(default=None, metadata=_option(help="denoising steps"))
+    cfg_scale: float | None = dataclasses.field(default=None, metadata=_option(help="how closely to follow the prompt"))
+    width: int | None = dataclasses.field(default=None, metadata=_option("-W", help="pixels"))
+    height: int | None = dataclasses.field(default=None, metadata=_option("-H", help="pixels"))
+    batch_size: int = dataclasses.field(
+        default=1, metadata=_option("-b", help="number of pictures; their seeds follow one another")
+    )
+    sampler: str | None = dataclasses.field(default=None, metadata=_option(help="see `tintype samplers`"))
+    scheduler: str | None = dataclasses.field(
+        default=None, metadata=_option(help="spacing of the noise levels; see `tintype samplers`")
+    )
+    eta: float | None = dataclasses.field(
+        default=None, metadata=_option(help="fresh noise per step, 0 to 1, for samplers that take it")
+    )
+    exact: bool = dataclasses.field(
+        default=False, metadata=_option(help="compute pictures one by one: bytes do not depend on the batch")
+    )
+
+    def __post_init__(self) -> None:
+        _whole("seed", self.seed, -1, LARGEST_SEED)
+        _whole("batch_size", self.batch_size, 1, LARGEST_BATCH)
+        _whole("steps", self.steps, 1, LARGEST_STEPS)
+        _whole("width", self.width, 8, LARGEST_SIDE)
+        _whole("height", self.height, 8, LARGEST_SIDE)
+        _finite("cfg_scale", self.cfg_scale, 0.0, 100.0)
+        _finite("eta", self.eta, 0.0, 1.0)
+        for name in ("prompt", "negative_prompt"):
+            if "\0" in getattr(self, name):
+                raise ValueError(f"{name} holds a NUL character; remove it")
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """One per picture; they follow one another and wrap after the largest."""
+        return tuple((self.seed + number) % (LARGEST_SEED + 1) for number in range(self.batch_size))
+
+    def with_seed(self) -> "Request":
+        """The same request with a seed drawn where it was -1."""
+        return self if self.seed >= 0 else dataclasses.replace(self, seed=secrets.randbelow(LARGEST_SEED + 1))
+
+
+def _whole(name: str, value: int | None, low: int, high: int) -> None:
+    if value is not None and not low <= value <= high:
+        raise ValueError(f"{name} {value}: expected a whole number from {low} to {high}")
+
+
+def _finite(name: str, value: float | None, low: float, high: float) -> None:
+    if value is not None and not (math.isfinite(value) and low <= value <= high):
+        raise ValueError(f"{name} {value}: expected a number from {low:g} to {high:g}")
