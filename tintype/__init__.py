@@ -1,0 +1,29 @@
+"""tintype: latent diffusion, whole. Importing it is light; torch loads with the first name that needs it.
+
+    model = tintype.load("default")
+    images = tintype.generate(model, tintype.Request(prompt="a red apple", seed=7))
+    for step in tintype.steps(model, tintype.Request(prompt="a red apple")): ...
+"""
+
+from typing import TYPE_CHECKING
+
+from tintype.tasks.request import Request
+
+if TYPE_CHECKING:
+    from tintype.checkpoints import load
+    from tintype.generation import generate, steps
+
+__all__ = ["Request", "generate", "load", "steps"]
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> object:
+    if name == "load":
+        from tintype.checkpoints import load
+
+        return load
+    if name in ("generate", "steps"):
+        import tintype.generation
+
+        return getattr(tintype.generation, name)
+    raise AttributeError(f"module 'tintype' has no attribute {name!r}")

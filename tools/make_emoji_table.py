@@ -9,8 +9,8 @@ character, name, group, subgroup, version, keywords joined by `|`.
 """
 
 import re
-import xml.etree.ElementTree as ElementTree
 from pathlib import Path
+from xml.etree import ElementTree
 
 EMOJI_TEST = Path("/usr/share/unicode/emoji/emoji-test.txt")
 ANNOTATIONS = Path("/usr/share/unicode/cldr/common/annotations/en.xml")

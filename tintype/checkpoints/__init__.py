@@ -9,7 +9,9 @@ from tintype.families.base import LatentDiffusion
 
 def embedded() -> list[str]:
     """Names of the models inside the package."""
-    return sorted(entry.name for entry in resources.files("tintype.weights").iterdir() if (entry / "model.json").is_file())
+    return sorted(
+        entry.name for entry in resources.files("tintype.weights").iterdir() if (entry / "model.json").is_file()
+    )
 
 
 def load(name: str = "default") -> LatentDiffusion:
@@ -23,5 +25,7 @@ def load(name: str = "default") -> LatentDiffusion:
         if path.is_dir():
             return load_model(path)
     if path.exists():
-        raise ValueError(f"{name} is a file; expected a model folder (model.json and weights) or {nearest('', embedded())}")
+        raise ValueError(
+            f"{name} is a file; expected a model folder (model.json and weights) or {nearest('', embedded())}"
+        )
     raise ValueError(f"no model {name!r}; expected {nearest(name, embedded())}, or the path of a model folder")

@@ -14,6 +14,8 @@ D = TypeVar("D")
 
 def nearest(word: str, names: Sequence[str]) -> str:
     """«a, b or c»: the names most like `word`, or all of them when none is like it. For error messages."""
+    if not names:
+        return "nothing, for there is none"
     lower = {name.lower(): name for name in names}
     close = [lower[match] for match in get_close_matches(word.lower(), list(lower), n=3, cutoff=0.5)]
     shown = close or list(names)
@@ -51,19 +53,34 @@ def override(config: D, assignments: Sequence[str]) -> D:
 def _assign(config: object, keys: list[str], text: str, path: str) -> object:
     hints = _hints(type(config))
     if keys[0] not in hints:
-        raise ValueError(f"--set {path}: {type(config).__name__} has no {keys[0]!r}; expected {nearest(keys[0], [*hints])}")
+        raise ValueError(
+            f"--set {path}: {type(config).__name__} has no {keys[0]!r}; expected {nearest(keys[0], [*hints])}"
+        )
     if keys[1:]:
         inner = getattr(config, keys[0])
         if not dataclasses.is_dataclass(inner):
             raise ValueError(f"--set {path}: {keys[0]} is a single value; write {keys[0]}=…")
         value = _assign(inner, keys[1:], text, path)
     else:
-        try:
-            raw: object = json.loads(text)
-        except json.JSONDecodeError:
-            raw = text
-        value = _convert(hints[keys[0]], raw, f"--set {path}")
+        value = _parse(hints[keys[0]], text, f"--set {path}")
     return dataclasses.replace(cast("typing.Any", config), **{keys[0]: value})
+
+
+def _parse(kind: object, text: str, where: str) -> object:
+    try:
+        raw: object = json.loads(text)
+    except json.JSONDecodeError:
+        return _convert(kind, text, where)
+    try:
+        return _convert(kind, raw, where)
+    except ValueError:
+        if _takes_words(kind) and isinstance(raw, bool | int | float):  # 12, 1e3 and true are words as well
+            return _convert(kind, text, where)
+        raise
+
+
+def _takes_words(kind: object) -> bool:
+    return kind is str or any(_takes_words(one) for one in typing.get_args(kind))
 
 
 def _hints(cls: type) -> dict[str, object]:
@@ -79,29 +96,29 @@ def _convert(kind: object, value: object, where: str) -> object:
     if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         return _convert_dataclass(kind, value, where)
     if origin is Literal:
-        if value not in arguments:
-            raise ValueError(f"{where}: got {value!r}; expected {nearest(str(value), [str(one) for one in arguments])}")
-        return value
+        for one in arguments:
+            if one == value and type(one) is type(value):  # 1, 1.0 and True are equal
+                return one
+        raise ValueError(f"{where}: got {value!r}; expected {nearest(str(value), [str(one) for one in arguments])}")
     if origin in (types.UnionType, typing.Union):
         return _convert_union(arguments, value, where)
     if origin is tuple and isinstance(value, list | tuple):
         items = cast("Sequence[object]", value)
         kinds = [arguments[0]] * len(items) if arguments[-1] is Ellipsis else list(arguments)
         if len(items) == len(kinds):
-            return tuple(_convert(one, item, f"{where}[{i}]") for i, (one, item) in enumerate(zip(kinds, items, strict=True)))
+            return tuple(
+                _convert(one, item, f"{where}[{i}]") for i, (one, item) in enumerate(zip(kinds, items, strict=True))
+            )
     if origin is dict and isinstance(value, dict):
         entries = cast("dict[object, object]", value)
         return {str(key): _convert(arguments[1], item, f"{where}.{key}") for key, item in entries.items()}
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if kind is str and isinstance(value, int | float) and where.startswith("--set"):
-        return str(value)
     if isinstance(kind, type) and isinstance(value, kind) and not (isinstance(value, bool) and kind is not bool):
         return value
     if kind in (None, types.NoneType) and value is None:
         return None
-    name = kind.__name__ if isinstance(kind, type) else str(kind)
-    raise ValueError(f"{where}: got {value!r}; expected {name}")
+    raise ValueError(f"{where}: got {value!r}; expected {_named(kind)}")
 
 
 def _convert_dataclass(kind: type, value: object, where: str) -> object:
@@ -125,5 +142,10 @@ def _convert_union(kinds: tuple[object, ...], value: object, where: str) -> obje
             return _convert(kind, value, where)
         except ValueError:
             continue
-    names = " or ".join(kind.__name__ if isinstance(kind, type) else str(kind) for kind in kinds)
-    raise ValueError(f"{where}: got {value!r}; expected {names}")
+    raise ValueError(f"{where}: got {value!r}; expected {' or '.join(map(_named, kinds))}")
+
+
+def _named(kind: object) -> str:
+    if kind in (None, types.NoneType):
+        return "null"
+    return kind.__name__ if isinstance(kind, type) else str(kind)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -52,13 +53,8 @@ def remove_folder(path: Path) -> None:
     if not path.exists():
         return
     if not path.name.startswith("."):
-        path = path.rename(path.with_name(f".{path.name}.removed.tmp"))
-    for entry in path.iterdir():
-        if entry.is_dir() and not entry.is_symlink():
-            remove_folder(entry)
-        else:
-            entry.unlink()
-    path.rmdir()
+        path = path.rename(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+    shutil.rmtree(path)
 
 
 def _umask() -> int:

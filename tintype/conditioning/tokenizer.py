@@ -47,18 +47,17 @@ def _tokenizer() -> Tokenizer:
 
 
 def tokenize(text: str) -> list[tuple[str, tuple[int, ...]]]:
-    """The words of a text, lower-cased, each with its token ids (without start and end of text).
+    """The words of a text, composed (NFC) and lower-cased, each with its token ids (without start and end of text).
+
+    The signs of "<|endoftext|>" in a text are signs like others. Raises `ValueError` for half a surrogate pair.
 
     "A picture of a puppy" -> [("a", (320,)), ("picture", (1674,)), ("of", (539,)), ("a", (320,)), ("puppy", (6829,))]
     """
-    encoding = _tokenizer().encode(text, add_special_tokens=False)
-    found: list[tuple[str, tuple[int, ...]]] = []
-    last = -1
-    for token, word, (begin, end) in zip(encoding.ids, encoding.word_ids, encoding.offsets, strict=True):
-        if word == last:
-            earlier, ids = found.pop()
-            found.append((earlier + text[begin:end].lower(), (*ids, token)))
-        else:
-            found.append((text[begin:end].lower(), (token,)))
-        last = word
-    return found
+    if any("\ud800" <= sign <= "\udfff" for sign in text):
+        raise ValueError(f"{text!r} holds half a surrogate pair; expected Unicode text")
+    tokenizer = _tokenizer()
+    text = tokenizer.normalizer.normalize_str(text)
+    return [
+        (text[begin:end], tuple(token.id for token in tokenizer.model.tokenize(piece)))
+        for piece, (begin, end) in tokenizer.pre_tokenizer.pre_tokenize_str(text)
+    ]

@@ -60,7 +60,7 @@ def synonyms(size: VocabularySize) -> dict[str, tuple[str, ...]]:
     return {
         emoji.name: tuple(
             word
-            for word in emoji.keywords
+            for word in dict.fromkeys(emoji.keywords)
             if owners[word] == [emoji.name]
             and word.replace(" ", "").isalpha()
             and word.count(" ") < 2

@@ -1,4 +1,4 @@
-"""Pictures of emoji, drawn from the Noto Color Emoji font (SIL Open Font License 1.1; the font is not part of tintype)."""
+"""Pictures of emoji, drawn from the Noto Color Emoji font (SIL Open Font License 1.1; it is not part of tintype)."""
 
 import os
 from functools import lru_cache
@@ -18,6 +18,7 @@ FONT_PATHS = (
     "/Library/Fonts/NotoColorEmoji.ttf",
 )
 FONT_VARIABLE = "TINTYPE_EMOJI_FONT"
+FAMILY = "Noto Color Emoji"
 STRIKE = 109  # the only bitmap size in the font, in pixels per em; its glyphs are 136 x 128
 
 
@@ -47,12 +48,20 @@ class Glyphs:
         try:
             self._font = ImageFont.truetype(str(self.path), STRIKE)
         except OSError as error:
-            raise ValueError(
-                f"{self.path} is not the bitmap Noto Color Emoji font (no {STRIKE}-pixel strike: {error}); "
-                "use NotoColorEmoji.ttf with CBDT bitmaps, as Debian ships it"
-            ) from error
+            raise self._wrong(f"no {STRIKE}-pixel strike: {error}") from error
+        family = self._font.getname()[0]
+        if family != FAMILY:
+            raise self._wrong(f"its name is {family}")
+        if np.ptp(np.asarray(self._draw("🍎"))[..., :3], axis=-1).max() == 0:  # outlines come out in one colour
+            raise self._wrong("it has no coloured bitmaps")
         self._full = lru_cache(maxsize=None)(self._draw)
         self.draw = lru_cache(maxsize=40_000)(self._resize)
+
+    def _wrong(self, why: str) -> ValueError:
+        return ValueError(
+            f"{self.path} is not the bitmap Noto Color Emoji font ({why}); "
+            "use NotoColorEmoji.ttf with CBDT bitmaps, as Debian ships it"
+        )
 
     def _draw(self, character: str) -> Image.Image:
         canvas = Image.new("RGBA", (2 * STRIKE, 2 * STRIKE))

@@ -57,5 +57,7 @@ def load_latents(path: Path, *, key: object) -> dict[str, Tensor] | None:
 def channel_statistics(mean: Tensor, std: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Per channel: the mean of the latents and their standard deviation, posterior noise included."""
     centre = mean.float().mean(dim=(0, 2, 3))
-    variance = (mean.float() - centre[:, None, None]).square().mean(dim=(0, 2, 3)) + std.float().square().mean(dim=(0, 2, 3))
+    variance = (mean.float() - centre[:, None, None]).square().mean(dim=(0, 2, 3)) + std.float().square().mean(
+        dim=(0, 2, 3)
+    )
     return tuple(centre.tolist()), tuple(variance.sqrt().tolist())

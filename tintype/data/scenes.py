@@ -52,6 +52,7 @@ SIZES: dict[str, tuple[float, float]] = {  # longer side of an object as a fract
     "large": (0.81, 0.94),
 }
 MASS_NOUNS = {"bread", "bacon", "popcorn", "spaghetti", "sushi", "broccoli", "garlic", "fire", "jeans", "ice"}
+CONSONANT_SOUNDS = ("eu", "ewe", "one-", "uni", "use")  # said like "you" and "won"
 
 Fill = Literal["solid", "horizontal", "vertical"]
 
@@ -71,6 +72,10 @@ class SceneConfig:
     def __post_init__(self) -> None:
         if not 1 <= len(self.objects) <= 4 or min(self.objects) < 0 or abs(sum(self.objects) - 1) > 1e-6:
             raise ValueError(f"objects {self.objects}: expected one to four shares that sum to 1")
+        if self.vocabulary not in (256, 984):
+            raise ValueError(f"vocabulary {self.vocabulary}: expected 256 or 984")
+        if not 0 <= self.gradients <= 1:
+            raise ValueError(f"gradients {self.gradients}: expected a share from 0 to 1")
         if self.size < 32:
             raise ValueError(f"scene size {self.size}: emoji need 32 pixels or more")
 
@@ -122,11 +127,11 @@ def held_out(kind: Literal["colour", "pair", "position"], first: str, second: st
 
 
 def with_article(noun: str) -> str:
-    """"apple" -> "an apple"; plurals and mass nouns stay bare."""
+    """ "apple" -> "an apple"; plurals and mass nouns stay bare."""
     plural = noun.endswith("s") and not noun.endswith(("ss", "us", "is", "-s"))
     if plural or noun in MASS_NOUNS:
         return noun
-    vowel = noun[0] in "aeio" or (noun.startswith("u") and not noun.startswith("uni"))
+    vowel = noun[0] in "aeiou" and not noun.startswith(CONSONANT_SOUNDS)
     return f"an {noun}" if vowel else f"a {noun}"
 
 
@@ -166,7 +171,8 @@ class Scenes:
                 return plan
 
     def _draw_plan(self, generator: np.random.Generator) -> Plan:
-        count = 1 + int(generator.choice(len(self.config.objects), p=self.config.objects))
+        shares = np.divide(self.config.objects, sum(self.config.objects))  # numpy wants a sum of 1 to the eighth digit
+        count = 1 + int(generator.choice(len(shares), p=shares))
         emoji = tuple(self.emoji[i] for i in generator.choice(len(self.emoji), count, replace=False))
         gradient = generator.random() < self.config.gradients
         colours = tuple(str(name) for name in generator.choice(list(COLOURS), 1 + gradient, replace=False))

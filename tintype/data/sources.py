@@ -30,6 +30,10 @@ class SceneObjects:
     """{"image", "label"}: one object of each scene, in a picture of its own (see `reading`), and its class."""
 
     def __init__(self, scenes: Scenes) -> None:
+        if any(scenes.config.objects[2:]):
+            raise ValueError(
+                f"objects {scenes.config.objects}: expected shares of one and two only, to tell them apart"
+            )
         self.scenes = scenes
 
     def batch(self, first: int, count: int) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 Betas = Literal["linear", "scaled_linear", "cosine", "sqrt"]
-LAST_SIGNAL = 2.0**-24  # alpha_bar given to a terminal step of zero signal: sigma 4096 instead of infinity
+LAST_SIGNAL = 2.0**-24  # alpha_bar given to a terminal step of zero signal, or less: sigma 4096 instead of infinity
 
 
 class Schedule(Protocol):
@@ -61,10 +61,15 @@ def make_betas(kind: Betas, *, start: float, end: float, steps: int) -> Tensor:
 
 
 def zero_terminal_snr(alpha_bar: Tensor) -> Tensor:
-    """Shift and stretch sqrt(alpha_bar) so that the last step keeps no signal (Lin et al. 2023, algorithm 1)."""
+    """Shift and stretch sqrt(alpha_bar) so that the last step keeps no signal (Lin et al. 2023, algorithm 1).
+
+    The last step gets LAST_SIGNAL, unless the one before it has hardly more: then half of that one's, since sigma
+    must rise to the end (with Ho's linear betas the last but one is already at sigma 15000).
+    """
     root = alpha_bar.sqrt()
-    rescaled = (root - root[-1]) * root[0] / (root[0] - root[-1])
-    return torch.cat((rescaled[:-1] ** 2, torch.full_like(alpha_bar[-1:], LAST_SIGNAL)))
+    rescaled = ((root - root[-1]) * root[0] / (root[0] - root[-1])) ** 2
+    rescaled[-1] = min(LAST_SIGNAL, float(rescaled[-2]) / 2)
+    return rescaled
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -164,14 +169,17 @@ class Flow:
         return self.config.shift * s / (1 - s)  # odds are multiplied by the shift
 
     def sigma(self, t: Tensor) -> Tensor:
-        return self._shifted((t.double() / self.config.scale).clamp(max=1 - 1e-12)).clamp(self.sigma_min, self.sigma_max)
+        return self._shifted((t.double() / self.config.scale).clamp(max=1 - 1e-12)).clamp(
+            self.sigma_min, self.sigma_max
+        )
 
     def t(self, sigma: Tensor) -> Tensor:
         sigma = sigma.double().clamp(self.sigma_min, self.sigma_max)
         return sigma / (self.config.shift + sigma) * self.config.scale
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        return self._shifted(torch.rand(count, generator=generator, dtype=torch.float64).clamp(1e-6, 1 - 1e-6))
+        s = torch.rand(count, generator=generator, dtype=torch.float64)
+        return self._shifted(s).clamp(self.sigma_min, self.sigma_max)
 
 
 def make_schedule(config: DDPMConfig | EDMConfig | FlowConfig) -> Schedule:

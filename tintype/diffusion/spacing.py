@@ -1,11 +1,14 @@
 """Which noise levels a sampler visits: (schedule, steps) -> sigmas, steps + 1 of them, falling, the last one 0.
 
 float64, on the CPU. The first three walk the training steps of a discrete schedule as Lin et al. 2023 (table 2) name
-them; `offset` shifts the steps they pick.
+them and raise `ValueError` where there are fewer of those than `steps`. They round as diffusers does (whence numpy), so
+that the same step count means the same training steps.
 """
 
+import math
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,40 +18,39 @@ Spacing = Callable[[Schedule, int], Tensor]
 
 
 def leading(schedule: Schedule, steps: int, *, offset: int = 1) -> Tensor:
-    """Every (T // steps)-th training step from `offset`; never reaches the noisiest."""
+    """Every (T // steps)-th training step from `offset` (or as near to it as there is room); never the noisiest."""
     total = _total(schedule, steps)
-    t = torch.arange(steps, dtype=torch.float64) * (total // steps) + offset
-    return _levels(schedule, t.flip(0) + schedule.t_min)
+    stride = total // steps
+    t = torch.arange(steps - 1, -1, -1, dtype=torch.float64) * stride
+    return _levels(schedule, t + min(offset, total - 1 - (steps - 1) * stride) + schedule.t_min)
 
 
-def trailing(schedule: Schedule, steps: int, *, offset: int = 0) -> Tensor:
+def trailing(schedule: Schedule, steps: int) -> Tensor:
     """From the noisiest training step down, in equal strides rounded to whole steps."""
     total = _total(schedule, steps)
-    t = torch.arange(steps, 0, -1, dtype=torch.float64) * (total / steps)
-    return _levels(schedule, t.round() - 1 + offset + schedule.t_min)
+    t = np.arange(total, 0, -total / steps)[:steps].round() - 1
+    return _levels(schedule, torch.from_numpy(t) + schedule.t_min)
 
 
-def linspace(schedule: Schedule, steps: int, *, offset: int = 0) -> Tensor:
-    """Both ends and equal strides between, rounded to whole steps."""
-    t = torch.linspace(0, _total(schedule, steps) - 1, steps, dtype=torch.float64)
-    return _levels(schedule, t.flip(0).round() + offset + schedule.t_min)
+def linspace(schedule: Schedule, steps: int) -> Tensor:
+    """Both ends and equal strides between, rounded to whole steps; a single step is the noisiest."""
+    t = np.linspace(0, _total(schedule, steps) - 1, max(steps, 2)).round()[::-1][:steps]
+    return _levels(schedule, torch.from_numpy(t.copy()) + schedule.t_min)
 
 
 def uniform(schedule: Schedule, steps: int) -> Tensor:
     """Equal strides of continuous time, both ends included; for any schedule."""
-    return _levels(schedule, torch.linspace(schedule.t_max, schedule.t_min, steps, dtype=torch.float64))
+    return _levels(schedule, _strides(schedule.t_max, schedule.t_min, steps))
 
 
 def karras(schedule: Schedule, steps: int, *, rho: float = 7.0) -> Tensor:
     """Equal strides of sigma^(1/rho) (Karras et al. 2022, eq. 5)."""
-    ramp = torch.linspace(schedule.sigma_max ** (1 / rho), schedule.sigma_min ** (1 / rho), steps, dtype=torch.float64)
-    return _ending_in_zero(ramp**rho)
+    return _ending_in_zero(_strides(schedule.sigma_max ** (1 / rho), schedule.sigma_min ** (1 / rho), steps) ** rho)
 
 
 def exponential(schedule: Schedule, steps: int) -> Tensor:
     """Equal strides of log sigma."""
-    ends = torch.tensor([schedule.sigma_max, schedule.sigma_min], dtype=torch.float64).log()
-    return _ending_in_zero(torch.linspace(float(ends[0]), float(ends[1]), steps, dtype=torch.float64).exp())
+    return _ending_in_zero(_strides(math.log(schedule.sigma_max), math.log(schedule.sigma_min), steps).exp())
 
 
 SPACINGS: dict[str, Spacing] = {
@@ -65,9 +67,15 @@ def _total(schedule: Schedule, steps: int) -> int:
     total = round(schedule.t_max - schedule.t_min) + 1
     if total < 10:
         raise ValueError("this schedule has no training steps to walk; use karras, exponential or uniform")
-    if steps > total:
-        raise ValueError(f"{steps} steps: this schedule has {total}; use {total} or fewer, or another spacing")
+    if not 1 <= steps <= total:
+        raise ValueError(f"{steps} steps: this schedule has {total}; use 1 to {total}, or another spacing")
     return total
+
+
+def _strides(first: float, last: float, steps: int) -> Tensor:
+    if steps < 1:
+        raise ValueError(f"{steps} steps; use 1 or more")
+    return torch.linspace(first, last, steps, dtype=torch.float64)
 
 
 def _levels(schedule: Schedule, t: Tensor) -> Tensor:

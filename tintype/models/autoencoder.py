@@ -24,6 +24,7 @@ class AutoencoderConfig:
     attention_levels: tuple[int, ...] = ()
     middle_attention: bool = True
     patch_size: int = 1  # pixels that enter and leave as channels: a cheap first halving
+    linear_shortcut: bool = False  # patches straight to latents and back, beside the networks: a small one learns faster
     norm_groups: int = 32
 
     @property
@@ -70,11 +71,15 @@ class Encoder(nn.Module):
         self.middle = _middle(channels, config)
         self.norm_out = nn.GroupNorm(groups, channels, eps=NORM_EPS)
         self.conv_out = nn.Conv2d(channels, 2 * config.latent_channels, 3, padding=1)
+        patch = config.factor
+        linear = nn.Conv2d(config.image_channels, 2 * config.latent_channels, patch, stride=patch)
+        self.shortcut = linear if config.linear_shortcut else None
 
     def forward(self, image: Tensor) -> Tensor:
         x = self.conv_in(F.pixel_unshuffle(image, self.patch_size))
         x = self.middle(self.down(x))
-        return self.conv_out(F.silu(self.norm_out(x)))
+        moments = self.conv_out(F.silu(self.norm_out(x)))
+        return moments if self.shortcut is None else moments + self.shortcut(image)
 
 
 class Decoder(nn.Module):
@@ -99,10 +104,14 @@ class Decoder(nn.Module):
         self.up = nn.Sequential(*stages)
         self.norm_out = nn.GroupNorm(groups, channels, eps=NORM_EPS)
         self.conv_out = nn.Conv2d(channels, config.image_channels * config.patch_size**2, 3, padding=1)
+        patch = config.factor
+        linear = nn.ConvTranspose2d(config.latent_channels, config.image_channels, patch, stride=patch)
+        self.shortcut = linear if config.linear_shortcut else None
 
     def forward(self, latent: Tensor) -> Tensor:
         x = self.up(self.middle(self.conv_in(latent)))
-        return F.pixel_shuffle(self.conv_out(F.silu(self.norm_out(x))), self.patch_size)
+        image = F.pixel_shuffle(self.conv_out(F.silu(self.norm_out(x))), self.patch_size)
+        return image if self.shortcut is None else image + self.shortcut(latent)
 
 
 def _middle(channels: int, config: AutoencoderConfig) -> nn.Sequential:
@@ -125,7 +134,25 @@ class Autoencoder(nn.Module):
         self.decoder = Decoder(config)
         self.quant_conv = nn.Conv2d(2 * config.latent_channels, 2 * config.latent_channels, 1)
         self.post_quant_conv = nn.Conv2d(config.latent_channels, config.latent_channels, 1)
+        self._initialise()
         self.to(memory_format=torch.channels_last)
+
+    def _initialise(self) -> None:
+        """Convolutions keep the variance, residual branches start at zero, the posterior starts narrow. With the
+        shortcut the networks start at zero beside it (measured in docs/log.md: 19.3 against 15.1 dB after 3,200
+        pictures)."""
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Conv2d):
+                zero = name.endswith(".conv2") or (self.config.linear_shortcut and name.endswith(".conv_out"))
+                nn.init.normal_(module.weight, std=0.0 if zero else module.weight[0].numel() ** -0.5)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        if self.decoder.shortcut is not None:
+            nn.init.normal_(self.decoder.shortcut.weight, std=0.3 * self.config.latent_channels**-0.5)
+        for module in (self.quant_conv, self.post_quant_conv):
+            nn.init.dirac_(module.weight)
+        assert self.encoder.conv_out.bias is not None  # it is made with one
+        nn.init.constant_(self.encoder.conv_out.bias[self.config.latent_channels :], -4.0)
 
     def encode(self, image: Tensor) -> Posterior:
         """H and W must be multiples of `config.factor`, else `ValueError`."""

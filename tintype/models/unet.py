@@ -52,8 +52,9 @@ class UNetConfig:
         """(number of heads, size of one) for this many channels."""
         heads = self.num_heads or channels // (self.head_dim or channels)
         if heads == 0 or channels % heads:
-            raise ValueError(f"{channels} channels do not divide into heads (num_heads {self.num_heads}, "
-                             f"head_dim {self.head_dim})")
+            raise ValueError(
+                f"{channels} channels do not divide into heads (num_heads {self.num_heads}, head_dim {self.head_dim})"
+            )
         return heads, channels // heads
 
 
@@ -149,9 +150,7 @@ class UNet(nn.Module):
         self._transformers = [module for module in self.modules() if isinstance(module, SpatialTransformer)]
         self.to(memory_format=torch.channels_last)
 
-    def _block(
-        self, in_channels: int, out_channels: int, resample: Literal["up", "down"] | None = None
-    ) -> ResBlock:
+    def _block(self, in_channels: int, out_channels: int, resample: Literal["up", "down"] | None = None) -> ResBlock:
         config = self.config
         return ResBlock(
             in_channels,

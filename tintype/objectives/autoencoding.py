@@ -40,7 +40,12 @@ class AutoencodingObjective:
     def loss(self, part: str, batch: Batch, noise: torch.Generator, *, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         image, config = batch["image"], self.config
         factor = self.autoencoder.config.factor
-        shape = (len(image), self.autoencoder.config.latent_channels, image.shape[2] // factor, image.shape[3] // factor)
+        shape = (
+            len(image),
+            self.autoencoder.config.latent_channels,
+            image.shape[2] // factor,
+            image.shape[3] // factor,
+        )
         decoded, posterior = self.parts[part](image, torch.randn(shape, generator=noise).to(image.device))
         difference = decoded.float() - image
         terms = {
@@ -51,7 +56,13 @@ class AutoencodingObjective:
         }
         if self.features is not None and config.features and step >= config.features_from:
             terms["features"] = self.features(decoded, image).mean()
-        weights = {"l1": config.l1, "l2": config.l2, "edges": config.edges, "kl": config.kl, "features": config.features}
+        weights = {
+            "l1": config.l1,
+            "l2": config.l2,
+            "edges": config.edges,
+            "kl": config.kl,
+            "features": config.features,
+        }
         total = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
         psnr = 10 * torch.log10(4 / F.mse_loss(decoded.detach().float().clamp(-1, 1), image))
         return total, {name: term.detach() for name, term in terms.items()} | {"psnr": psnr}

@@ -25,4 +25,5 @@ class FeatureDistance(nn.Module):
 
 
 def _normalised(x: Tensor) -> Tensor:
+    x = x.float()
     return x / (x.square().sum(dim=1, keepdim=True) + 1e-8).sqrt()

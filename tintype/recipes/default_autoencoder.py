@@ -37,7 +37,7 @@ class DefaultAutoencoder:
     train: TrainConfig
     features: str | None = None
     font: str | None = None
-    sheet_every: int = 2000
+    sheet_every: int = 1000
 
     def prepare(self, out: Path) -> Run:
         torch.manual_seed(self.train.seed)
@@ -59,7 +59,12 @@ class DefaultAutoencoder:
             image = source.batch(SHOWN, 32)["image"].to(self.train.device)
             with torch.inference_mode():
                 decoded = averaged.decode(averaged.encode(image).mean)
-            rows = [to_picture(one) for pair in zip(image.split(8), decoded.split(8), strict=True) for half in pair for one in half]
+            rows = [
+                to_picture(one)
+                for pair in zip(image.split(8), decoded.split(8), strict=True)
+                for half in pair
+                for one in half
+            ]
             return sheet(rows, columns=8, scale=2)
 
         def publish(state: TrainingState, out: Path) -> None:
@@ -77,7 +82,9 @@ class DefaultAutoencoder:
 def default_autoencoder() -> DefaultAutoencoder:
     return DefaultAutoencoder(
         scenes=SceneConfig(),
-        model=AutoencoderConfig(latent_channels=16, width=32, mult=(1, 2, 4), num_blocks=1, patch_size=2, norm_groups=8),
-        loss=AutoencodingConfig(features=0.1, features_from=4000),
-        train=TrainConfig(steps=7500, batch_size=16, learning_rate=2e-3, hold=0.4, save_every=500),
+        model=AutoencoderConfig(
+            latent_channels=16, width=32, mult=(1, 2, 4), num_blocks=1, patch_size=2, linear_shortcut=True, norm_groups=8
+        ),
+        loss=AutoencodingConfig(features=0.1, features_from=2400),
+        train=TrainConfig(steps=4200, batch_size=16, learning_rate=2e-3, hold=0.35, save_every=500),
     )

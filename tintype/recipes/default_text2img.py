@@ -25,7 +25,7 @@ from tintype.diffusion.latent_space import LatentSpace
 from tintype.diffusion.scaling import SCALINGS, Prediction
 from tintype.diffusion.schedule import DDPMConfig, make_schedule
 from tintype.families.base import FamilyConfig, LatentDiffusion, assemble
-from tintype.generate import generate
+from tintype.generation import generate
 from tintype.models.autoencoder import Autoencoder, AutoencoderConfig
 from tintype.models.clip import CLIPTextConfig
 from tintype.models.unet import UNet, UNetConfig
@@ -178,6 +178,6 @@ def default_text2img() -> DefaultText2Img:
         schedule=DDPMConfig(betas="cosine"),
         prediction="v",
         train=TrainConfig(
-            steps=16_000, batch_size=32, learning_rate=1.2e-3, hold=0.5, ema_decay=0.9995, save_every=500
+            steps=12_000, batch_size=32, learning_rate=1.2e-3, hold=0.5, ema_decay=0.9995, save_every=500
         ),
     )

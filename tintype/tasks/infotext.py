@@ -76,7 +76,9 @@ def provenance(picture: Image.Image) -> Provenance:
     """How a picture of ours was made. Raises `ValueError` when it does not say."""
     text: object = picture.info.get(REQUEST)
     if not isinstance(text, str):
-        raise ValueError("the picture holds no tintype request; expected a PNG written by tintype, not re-saved by others")
+        raise ValueError(
+            "the picture holds no tintype request; expected a PNG written by tintype, not re-saved by others"
+        )
     try:
         entries = json.loads(text)
         request = from_json(Request, entries["request"])

@@ -66,13 +66,15 @@ def _check_side(name: str, side: int, factor: int) -> None:
 
 def spaced(model: LatentDiffusion, request: Request) -> Tensor:
     """The noise levels of a resolved request."""
-    assert request.scheduler is not None and request.steps is not None
+    assert request.scheduler is not None
+    assert request.steps is not None
     return SPACINGS[request.scheduler](model.denoiser.schedule, request.steps)
 
 
 def pure_noise(model: LatentDiffusion, request: Request, noise: Noise, sigma: float) -> Tensor:
     """Where a picture from nothing starts: as large as signal and noise together were in training."""
-    assert request.width is not None and request.height is not None
+    assert request.width is not None
+    assert request.height is not None
     factor = model.config.autoencoder.factor
     shape = (model.config.unet.out_channels, request.height // factor, request.width // factor)
     return noise.normal(shape).to(memory_format=torch.channels_last) * (1 + sigma**2) ** 0.5

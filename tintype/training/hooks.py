@@ -26,7 +26,9 @@ class Progress:
             self._bar = tqdm(total=self.steps, initial=step - 1, unit="step", dynamic_ncols=True, mininterval=1.0)
         self._bar.update(step - self._bar.n)
         if step % self.every == 0 or step == self.steps:
-            self._bar.set_postfix({name: f"{float(value):.4g}" for name, value in report.metrics.items()}, refresh=False)
+            self._bar.set_postfix(
+                {name: f"{float(value):.4g}" for name, value in report.metrics.items()}, refresh=False
+            )
         if step == self.steps:
             self._bar.close()
 
@@ -48,7 +50,12 @@ class Log:
             return
         now = time.perf_counter()
         speed = (report.samples - self._samples_at) / (now - self._time_at) if self._samples_at else 0.0
-        line = {"step": report.state.step, "samples": report.samples, "rate": report.rate, "samples_per_s": round(speed, 2)}
+        line = {
+            "step": report.state.step,
+            "samples": report.samples,
+            "rate": report.rate,
+            "samples_per_s": round(speed, 2),
+        }
         line |= {name: round(total / self._count, 6) for name, total in self._sums.items()}
         with self.path.open("a") as file:
             file.write(json.dumps(line) + "\n")

@@ -115,7 +115,9 @@ def train(
             metrics |= _backward(objective, name, micro_batches, config, state.step)
             norm = torch.nn.utils.clip_grad_norm_(parts[name].parameters(), config.clip_norm)
             if not math.isfinite(float(norm)):
-                raise FloatingPointError(f"step {state.step}: gradient of {name} is {float(norm)}; lower the learning rate")
+                raise FloatingPointError(
+                    f"step {state.step}: gradient of {name} is {float(norm)}; lower the learning rate"
+                )
             optimizer.step()
             state.emas[name].update(parts[name], state.step)
         state.step += 1
@@ -152,10 +154,11 @@ def _ahead(source: Source, config: TrainConfig, *, first_step: int) -> Iterator[
 
     with ThreadPoolExecutor(1) as pool:
         coming = pool.submit(make, first_step)
-        for step in range(first_step, config.steps):
+        for step in range(first_step + 1, config.steps):
             ready = coming.result()
-            coming = pool.submit(make, step + 1)
+            coming = pool.submit(make, step)
             yield ready
+        yield coming.result()
 
 
 def _on(device: str, batch: Batch) -> Batch:

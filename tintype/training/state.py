@@ -44,20 +44,36 @@ class TrainingState:
         return path
 
     def resume(self, out: Path) -> bool:
-        """Load the newest checkpoint of `out`, if there is one."""
+        """Load the newest checkpoint of `out`, if there is one. Raises `ValueError` when it is of another network.
+
+        What a run left that was killed while it wrote or removed a checkpoint is cleared away.
+        """
+        for leftover in out.glob(".step-*.tmp"):
+            remove_folder(leftover)
         found = checkpoints(out)
         if not found:
             return False
         path = found[-1]
-        for name, module in self.parts.items():
-            module.load_state_dict(load_tensors(path / f"{name}.safetensors"))
-            self.emas[name].load_state_dict(load_tensors(path / f"{name}.ema.safetensors"))
         saved = torch.load(path / "train.pt", map_location="cpu", weights_only=True)
-        for name, optimizer in self.optimizers.items():
-            optimizer.load_state_dict(saved["optimizers"][name])
+        if saved["optimizers"].keys() != self.parts.keys():
+            raise _foreign(path, f"it holds {', '.join(saved['optimizers'])}; expected {', '.join(self.parts)}")
+        for name, module in self.parts.items():
+            try:
+                module.load_state_dict(load_tensors(path / f"{name}.safetensors"))
+                self.emas[name].load_state_dict(load_tensors(path / f"{name}.ema.safetensors"))
+                self.optimizers[name].load_state_dict(saved["optimizers"][name])
+            except RuntimeError as error:
+                raise _foreign(path, str(error).partition("\n\t")[2].partition("\n")[0]) from error
         self.step = int(saved["step"])
         log.info("resumed from %s", path)
         return True
+
+
+def _foreign(path: Path, why: str) -> ValueError:
+    return ValueError(
+        f"{path} is a checkpoint of another network ({why}); go on with the recipe in its recipe.json, or start anew "
+        "in an empty folder"
+    )
 
 
 def checkpoints(out: Path) -> list[Path]:

@@ -37,7 +37,7 @@ def lms(denoise: Denoise, x: Tensor, sigmas: Tensor, noise: Normal) -> Iterator[
     for index, (sigma, to) in enumerate(zip(levels, levels[1:], strict=False)):
         denoised = denoise(x, sigma)
         slopes = [(x - denoised) / sigma, *slopes[:3]]
-        known = levels[index :: -1][: len(slopes)]
+        known = levels[index::-1][: len(slopes)]
         x = x + _weighted(slopes, _integrals(known, sigma, to))
         yield Step(index, len(levels) - 1, to, x, denoised)
 

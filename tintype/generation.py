@@ -2,7 +2,7 @@
 
 import dataclasses
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -15,7 +15,7 @@ from tintype.diffusion.samplers import SAMPLERS
 from tintype.diffusion.step import Step
 from tintype.families.base import LatentDiffusion
 from tintype.tasks.infotext import Provenance, stamp
-from tintype.tasks.plan import resolve
+from tintype.tasks.plan import Plan, resolve
 from tintype.tasks.request import Request
 from tintype.tasks.text_to_image import text_to_image
 
@@ -38,10 +38,16 @@ def steps(model: LatentDiffusion, request: Request) -> Iterator[Step]:
 
 
 def _steps(model: LatentDiffusion, request: Request) -> Iterator[Step]:
-    assert request.sampler is not None and request.cfg_scale is not None
     noise = Noise(request.seeds, device=model.device)
     with torch.inference_mode():
         plan = text_to_image(model, request, noise)
+    return _walk(model, request, plan, noise)
+
+
+def _walk(model: LatentDiffusion, request: Request, plan: Plan, noise: Noise) -> Iterator[Step]:
+    assert request.sampler is not None
+    assert request.cfg_scale is not None
+    with torch.inference_mode():
         denoise = plan.wrap(cfg(model.denoiser, plan.cond, plan.uncond, request.cfg_scale))
         options = {} if request.eta is None else {"eta": request.eta}
         sampler = SAMPLERS[request.sampler](denoise, plan.x, plan.sigmas, noise, **options)
@@ -79,6 +85,19 @@ def generate(model: LatentDiffusion, request: Request) -> list[Image.Image]:
         pass
     assert final is not None  # a request has at least one step
     return finish(model, resolved, final)
+
+
+def generate_each(model: LatentDiffusion, prompts: Sequence[str], request: Request) -> list[Image.Image]:
+    """One picture for each prompt, made together; their seeds follow one another from the request's."""
+    resolved = resolve(model, dataclasses.replace(request, batch_size=len(prompts)))
+    noise = Noise(resolved.seeds, device=model.device)
+    with torch.inference_mode():
+        plan = dataclasses.replace(text_to_image(model, resolved, noise), cond=model.conditioner(prompts))
+    last = None
+    for last in _walk(model, resolved, plan, noise):
+        pass
+    assert last is not None  # a request has at least one step
+    return decode(model, last.x)
 
 
 def finish(model: LatentDiffusion, request: Request, step: Step) -> list[Image.Image]:

@@ -1,0 +1,113 @@
+"""Spacings against diffusers, for every step count there is, and the promises every spacing keeps."""
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DDIMScheduler, EulerDiscreteScheduler
+
+from tintype.diffusion.schedule import DDPM, EDM, DDPMConfig, EDMConfig, Flow, FlowConfig, Schedule
+from tintype.diffusion.spacing import SPACINGS, exponential, karras, leading
+
+STABLE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+SD = DDPM(DDPMConfig())
+SCHEDULES: dict[str, Schedule] = {
+    "sd": SD,
+    "zero snr": DDPM(DDPMConfig(zero_terminal_snr=True)),
+    "cosine": DDPM(DDPMConfig(betas="cosine")),
+    "250 steps": DDPM(DDPMConfig(steps=250)),
+    "edm": EDM(EDMConfig()),
+    "flow": Flow(FlowConfig()),
+    "flow, shift 3": Flow(FlowConfig(shift=3.0)),
+}
+WALKING = ("leading", "trailing", "linspace")  # those that need training steps
+
+
+@pytest.mark.parametrize(("name", "offset"), [("leading", 1), ("trailing", 0), ("linspace", 0)])
+def test_training_steps_equal_diffusers_for_every_count(name: str, offset: int) -> None:
+    theirs = DDIMScheduler(**STABLE, timestep_spacing=name, steps_offset=offset)
+    for steps in range(2, 1000):
+        theirs.set_timesteps(steps)
+        ours = SD.t(SPACINGS[name](SD, steps)[:-1])
+        # numpy's arange rounds one step too many into some trailing spacings: diffusers goes on to timestep -1
+        assert ours.round().int().tolist() == theirs.timesteps.tolist()[:steps], steps
+        assert (ours - ours.round()).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("steps", [7, 20, 30, 50])
+@pytest.mark.parametrize(("name", "offset"), [("leading", 1), ("trailing", 0)])
+def test_levels_equal_diffusers(name: str, offset: int, steps: int) -> None:
+    theirs = EulerDiscreteScheduler(**STABLE, timestep_spacing=name, steps_offset=offset)
+    theirs.set_timesteps(steps)
+    torch.testing.assert_close(SPACINGS[name](SD, steps), theirs.sigmas.double(), rtol=3e-5, atol=0)
+
+
+@pytest.mark.parametrize("steps", [2, 7, 20, 30, 50])
+@pytest.mark.parametrize("name", ["karras", "exponential"])
+def test_karras_and_exponential_equal_diffusers(name: str, steps: int) -> None:
+    # They take their ends from the timesteps they replace; only linspace's are the schedule's own ends.
+    flag = {f"use_{name}_sigmas": True}
+    theirs = EulerDiscreteScheduler(**STABLE, timestep_spacing="linspace", **flag)
+    theirs.set_timesteps(steps)
+    torch.testing.assert_close(SPACINGS[name](SD, steps), theirs.sigmas.double(), rtol=3e-5, atol=0)
+
+
+@pytest.mark.parametrize("steps", [2, 18, 40])
+def test_karras_and_exponential_equal_the_papers(steps: int) -> None:
+    schedule, i = EDM(EDMConfig()), np.arange(steps) / (steps - 1)
+    paper = (80 ** (1 / 7) + i * (0.002 ** (1 / 7) - 80 ** (1 / 7))) ** 7
+    np.testing.assert_allclose(karras(schedule, steps)[:-1], paper, rtol=1e-11)
+    np.testing.assert_allclose(exponential(schedule, steps)[:-1], 80 * (0.002 / 80) ** i, rtol=1e-11)
+    np.testing.assert_allclose(karras(schedule, steps, rho=1.0)[:-1], 80 + i * (0.002 - 80), rtol=1e-9)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES.keys())
+@pytest.mark.parametrize("name", SPACINGS)
+def test_levels_fall_to_zero(schedule: Schedule, name: str) -> None:
+    if name in WALKING and isinstance(schedule, EDM):
+        with pytest.raises(ValueError, match="no training steps to walk; use karras"):
+            SPACINGS[name](schedule, 20)
+        return
+    for steps in (1, 2, 3, 7, 20, 30, 48, 103, 250):
+        sigmas = SPACINGS[name](schedule, steps)
+        assert sigmas.dtype == torch.float64
+        assert sigmas.device.type == "cpu"
+        assert len(sigmas) == steps + 1
+        assert sigmas[-1] == 0
+        assert bool((sigmas.diff() < 0).all()), (steps, sigmas)
+        assert schedule.sigma_min * (1 - 1e-9) <= sigmas[-2]
+        assert sigmas[0] <= schedule.sigma_max * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("name", SPACINGS)
+def test_all_thousand_steps_fall_too(name: str) -> None:
+    sigmas = SPACINGS[name](SD, 1000)
+    assert bool((sigmas.diff() < 0).all())
+    if name in WALKING:  # there is one way to take them all
+        torch.testing.assert_close(sigmas[:-1].flip(0), SD.sigmas, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES.keys())
+@pytest.mark.parametrize("name", set(SPACINGS) - {"leading"})
+def test_all_but_leading_start_at_the_noisiest(schedule: Schedule, name: str) -> None:
+    if name in WALKING and not isinstance(schedule, DDPM):
+        return  # a flow's last whole step lies below the cap of its last sigma
+    for steps in (1, 2, 13, 50):
+        assert float(SPACINGS[name](schedule, steps)[0]) == pytest.approx(schedule.sigma_max, rel=1e-9)
+
+
+def test_leading_takes_its_offset() -> None:
+    assert SD.t(leading(SD, 4, offset=0)[:-1]).round().tolist() == [750, 500, 250, 0]
+    assert SD.t(leading(SD, 4, offset=100)[:-1]).round().tolist() == [850, 600, 350, 100]
+
+
+@pytest.mark.parametrize("name", SPACINGS)
+@pytest.mark.parametrize("steps", [0, -3])
+def test_no_steps_are_refused(name: str, steps: int) -> None:
+    with pytest.raises(ValueError, match=f"{steps} steps.*use 1"):
+        SPACINGS[name](SD, steps)
+
+
+@pytest.mark.parametrize("name", WALKING)
+def test_more_steps_than_there_are_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="1001 steps: this schedule has 1000; use 1 to 1000"):
+        SPACINGS[name](SD, 1001)

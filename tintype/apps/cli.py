@@ -1,0 +1,103 @@
+"""The command line. `tintype --help` loads no torch: each command imports what it needs when it runs.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage (bad flags or values a request, model or recipe refuses).
+"""
+
+import argparse
+import dataclasses
+import logging
+import sys
+import types
+import typing
+from collections.abc import Sequence
+
+from tintype.tasks.request import Request
+
+DONE, FAILED, USAGE = 0, 1, 2
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All commands. Those of a task get their flags from `Request`."""
+    parser = argparse.ArgumentParser(
+        prog="tintype", description="Latent diffusion: make pictures, train models, measure them. Offline."
+    )
+    from tintype import __version__
+
+    parser.add_argument("--version", action="version", version=f"tintype {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    command = commands.add_parser("txt2img", help="a picture from a sentence")
+    command.add_argument("prompt_words", nargs="?", metavar="PROMPT", help="what to show")
+    add_request_flags(command)
+    command.add_argument("-m", "--model", help="an embedded model's name or a model folder (default: default)")
+    command.add_argument("-o", "--output", help="a .png file for one picture, or a folder (default: outputs)")
+    command.add_argument("--from", dest="source", metavar="PNG", help="repeat a picture of ours, byte for byte")
+    command.add_argument("--json", action="store_true", help="print one JSON object instead of sentences")
+
+    command = commands.add_parser("train", help="run a recipe, or go on with it")
+    command.add_argument("recipe", help="a recipe's name; `tintype train list` names them")
+    command.add_argument("--out", help="folder of the run (default: runs/RECIPE)")
+    command.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE")
+    command.add_argument("--font", help="the Noto Color Emoji font, where it is not found by itself")
+    command.add_argument("--show", action="store_true", help="print the recipe as JSON and stop")
+
+    command = commands.add_parser("eval", help="measure a model of emoji scenes")
+    command.add_argument("model", nargs="?", default="default", help="an embedded model's name or a model folder")
+    command.add_argument("--font", help="the Noto Color Emoji font, where it is not found by itself")
+    command.add_argument("--objects", type=int, default=500, help="held-out (emoji, colour) prompts (default: 500)")
+    command.add_argument("--pairs", type=int, default=200, help="held-out two-object scenes (default: 200)")
+    command.add_argument("--sheet", metavar="PNG", help="also draw the sheet of 64 prompts")
+    command.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+
+    command = commands.add_parser("info", help="what a model is")
+    command.add_argument("model", nargs="?", default="default", help="an embedded model's name or a model folder")
+    command.add_argument("--json", action="store_true")
+
+    command = commands.add_parser("samplers", help="names for --sampler and --scheduler")
+    command.add_argument("--json", action="store_true")
+
+    command = commands.add_parser("doctor", help="check this installation")
+    command.add_argument("--json", action="store_true")
+    return parser
+
+
+def add_request_flags(parser: argparse.ArgumentParser) -> None:
+    """One flag for each field of `Request`."""
+    hints = typing.get_type_hints(Request)
+    for field in dataclasses.fields(Request):
+        flags: tuple[str, ...] = (*field.metadata["flags"], "--" + field.name.replace("_", "-"))
+        help: str = field.metadata["help"]
+        if hints[field.name] is bool:
+            parser.add_argument(*flags, dest=field.name, action="store_true", default=None, help=help)
+        else:
+            parser.add_argument(*flags, dest=field.name, type=_scalar(hints[field.name]), help=help)
+
+
+def _scalar(hint: object) -> type[int] | type[float] | type[str]:
+    kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    return next(kind for kind in (int, float, str) if kind in kinds)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the entry point of `tintype`."""
+    parsed = build_parser().parse_args(arguments)
+    level = logging.ERROR if getattr(parsed, "json", False) else logging.WARNING  # JSON carries its own warnings
+    logging.addLevelName(logging.WARNING, "warning")
+    logging.basicConfig(level=level, format="%(levelname)s: %(message)s")
+    from tintype.apps import commands
+
+    try:
+        return commands.COMMANDS[parsed.command](parsed)
+    except ValueError as error:
+        print(f"tintype {parsed.command}: {error}", file=sys.stderr)
+        return USAGE
+    except (OSError, FloatingPointError, MemoryError) as error:
+        print(f"tintype {parsed.command}: {error or type(error).__name__}", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        print(f"tintype {parsed.command}: stopped", file=sys.stderr)
+        return 128 + 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,286 @@
+"""What each command of the command line does."""
+
+import argparse
+import dataclasses
+import importlib.metadata
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+from torch.nn import Module
+from tqdm import tqdm
+
+import tintype
+from tintype.checkpoints import embedded, load
+from tintype.common.config import nearest, override, to_json
+from tintype.common.files import whole_file
+from tintype.diffusion.samplers import SAMPLERS
+from tintype.diffusion.spacing import SPACINGS
+from tintype.families.base import LatentDiffusion
+from tintype.generation import finish, steps, warnings
+from tintype.tasks.infotext import Provenance, png_info, provenance
+from tintype.tasks.plan import resolve
+from tintype.tasks.request import Request
+
+# txt2img
+
+
+def txt2img(arguments: argparse.Namespace) -> int:
+    started = time.perf_counter()
+    asked = _request(arguments)
+    made = None if arguments.source is None else _read_provenance(Path(arguments.source))
+    name = arguments.model or (made.model if made else "default")
+    model = load(name)
+    if made is not None:
+        _check_same_model(made, model, name)
+        asked = made.request
+    request = resolve(model, asked)
+    chosen = range(request.batch_size) if made is None else range(made.position, made.position + 1)
+    targets = _targets(arguments.output, request, chosen)
+
+    loaded = time.perf_counter()
+    pictures = _with_progress(model, request, quiet=arguments.json)
+    generated = time.perf_counter()
+    for number, path in zip(chosen, targets, strict=True):
+        with whole_file(path) as temporary:
+            pictures[number].save(temporary, format="PNG", pnginfo=png_info(pictures[number]))
+
+    seeds = [request.seeds[number] for number in chosen]
+    if arguments.json:
+        report = {
+            "images": [str(path) for path in targets],
+            "seeds": seeds,
+            "request": to_json(request),
+            "warnings": warnings(model, request),
+            "unknown_words": list(model.conditioner.read(request.prompt).unknown),
+            "model": {"name": name, "digest": model.digest},
+            "seconds": {"load": round(loaded - started, 3), "generate": round(generated - loaded, 3)},
+        }
+        print(json.dumps(report, ensure_ascii=False))
+        return 0
+    for path, seed in zip(targets, seeds, strict=True):
+        print(f"{path}  (seed {seed})")
+    return 0
+
+
+def _request(arguments: argparse.Namespace) -> Request:
+    given = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(Request)}
+    given = {name: value for name, value in given.items() if value is not None}
+    if arguments.source is not None:
+        also = [name for name in given if name != "output"] + (["prompt"] if arguments.prompt_words else [])
+        if also:
+            raise ValueError(f"--from repeats a picture as it was; leave out {', '.join(also)}")
+        return Request()
+    if arguments.prompt_words is not None:
+        if "prompt" in given:
+            raise ValueError("the prompt is given twice; expected it first or with --prompt, not both")
+        given["prompt"] = arguments.prompt_words
+    if "prompt" not in given:
+        raise ValueError('no prompt; expected a sentence, such as: tintype txt2img "a red apple"')
+    return Request(**given)
+
+
+def _read_provenance(path: Path) -> Provenance:
+    try:
+        with Image.open(path) as picture:
+            picture.load()
+            return provenance(picture)
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise ValueError(f"--from {path}: no such picture") from error
+    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+        raise ValueError(f"--from {path}: not a readable picture ({error})") from error
+
+
+def _check_same_model(made: Provenance, model: LatentDiffusion, name: str) -> None:
+    if made.digest != model.digest:
+        raise ValueError(
+            f"the picture was made by model {made.model} ({made.digest}); {name} is {model.digest}; "
+            "name the right one with --model"
+        )
+
+
+def _targets(output: str | None, request: Request, chosen: range) -> list[Path]:
+    """Paths that can be written, made sure before any work."""
+    if output is not None and output.lower().endswith(".png"):
+        path = Path(output)
+        paths = [path] if len(chosen) == 1 else [path.with_name(f"{path.stem}-{n + 1}{path.suffix}") for n in chosen]
+    else:
+        slug = re.sub(r"[^a-z0-9]+", "-", request.prompt.lower()).strip("-")[:60] or "picture"
+        folder = Path(output or "outputs")
+        paths = [_unused(folder, f"{slug}-{request.seeds[number]}") for number in chosen]
+    folder = paths[0].parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"--output {folder}: {error.strerror}; expected a folder that can be made") from error
+    for path in paths:
+        if path.is_dir():
+            raise ValueError(f"--output {path} is a folder; expected a file name or a folder without .png")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ValueError(f"--output {folder} cannot be written; expected a folder that you may write to")
+    return paths
+
+
+def _unused(folder: Path, stem: str) -> Path:
+    """A name no earlier picture has."""
+    path, number = folder / f"{stem}.png", 1
+    while path.exists():
+        number += 1
+        path = folder / f"{stem}-{number}.png"
+    return path
+
+
+def _with_progress(model: LatentDiffusion, request: Request, *, quiet: bool) -> list[Image.Image]:
+    last = None
+    hidden = quiet or not sys.stderr.isatty()
+    with tqdm(total=request.steps, unit="step", leave=False, disable=hidden, dynamic_ncols=True) as bar:
+        for last in steps(model, request):
+            bar.update()
+    assert last is not None  # a request has at least one step
+    return finish(model, request, last)
+
+
+# train, eval
+
+
+def train(arguments: argparse.Namespace) -> int:
+    from tintype.recipes import RECIPES, Recipe, run
+
+    if arguments.recipe == "list":
+        for name, make in RECIPES.items():
+            print(f"{name}: {(sys.modules[make.__module__].__doc__ or '').splitlines()[0]}")
+        return 0
+    if arguments.recipe not in RECIPES:
+        raise ValueError(f"no recipe {arguments.recipe!r}; expected {nearest(arguments.recipe, list(RECIPES))}")
+    recipe: Recipe = override(RECIPES[arguments.recipe](), arguments.settings)
+    if arguments.font is not None:
+        recipe = override(recipe, [f"font={json.dumps(arguments.font)}"])
+    if arguments.show:
+        print(json.dumps(to_json(recipe), indent=2))
+        return 0
+    out = Path(arguments.out or f"runs/{arguments.recipe}")
+    run(recipe, out)
+    print(f"finished: {out}")
+    return 0
+
+
+def evaluate(arguments: argparse.Namespace) -> int:
+    from tintype.evaluation.scenes import evaluate_scenes, table
+
+    model = load(arguments.model)
+    result = evaluate_scenes(
+        model,
+        objects=arguments.objects,
+        pairs=arguments.pairs,
+        font=arguments.font,
+        sheet=Path(arguments.sheet) if arguments.sheet else None,
+        quiet=arguments.json,
+    )
+    print(json.dumps(result) if arguments.json else table(result))
+    return 0
+
+
+# info, samplers, doctor
+
+
+def info(arguments: argparse.Namespace) -> int:
+    model = load(arguments.model)
+    config = model.config
+    counts = {
+        name: sum(parameter.numel() for parameter in module.parameters())
+        for name, module in _networks(model).items()
+    }
+    facts: dict[str, object] = {
+        "model": arguments.model,
+        "family": config.name,
+        "digest": model.digest,
+        "parameters": counts,
+        "picture": f"{config.size}x{config.size}",
+        "latent": f"{config.unet.out_channels} channels, 1/{config.autoencoder.factor} of each side",
+        "prediction": config.prediction,
+        "defaults": {
+            "steps": config.steps,
+            "cfg_scale": config.cfg_scale,
+            "sampler": config.sampler,
+            "scheduler": config.scheduler,
+        },
+        "words": len(config.text.words) or "all of CLIP's",
+        "source": model.source,
+    }
+    _print_facts(facts, as_json=arguments.json)
+    return 0
+
+
+def _networks(model: LatentDiffusion) -> dict[str, Module]:
+    network = model.denoiser.network
+    assert isinstance(network, Module)
+    return {"unet": network, "text": model.conditioner, "autoencoder": model.autoencoder}
+
+
+def samplers(arguments: argparse.Namespace) -> int:
+    listing = {"samplers": _first_lines(SAMPLERS), "schedulers": _first_lines(SPACINGS)}
+    if arguments.json:
+        print(json.dumps(listing))
+        return 0
+    for kind, entries in listing.items():
+        print(kind)
+        for name, line in entries.items():
+            print(f"  {name:16}{line}")
+    return 0
+
+
+def _first_lines(entries: Mapping[str, Callable[..., object]]) -> dict[str, str]:
+    return {name: (entry.__doc__ or "").strip().splitlines()[0] for name, entry in entries.items()}
+
+
+def doctor(arguments: argparse.Namespace) -> int:
+    """Exit code 1 when something that pictures need is wrong."""
+    import torch
+
+    from tintype.data.glyphs import find_font
+
+    facts: dict[str, object] = {"tintype": tintype.__version__}
+    facts |= {
+        name: importlib.metadata.version(name) for name in ("torch", "numpy", "safetensors", "tokenizers")
+    }
+    facts["python"] = sys.version.split()[0]
+    facts["threads"] = torch.get_num_threads()
+    facts["cuda"] = torch.cuda.is_available()
+    healthy = True
+    for name in embedded():
+        try:
+            facts[f"model {name}"] = f"good ({load(name).digest})"
+        except ValueError as error:
+            facts[f"model {name}"], healthy = f"BAD: {error}", False
+    try:
+        facts["emoji font"] = str(find_font())
+    except ValueError:
+        facts["emoji font"] = "absent; only training and eval need it (apt-get install fonts-noto-color-emoji)"
+    facts["here"] = "writable" if os.access(".", os.W_OK) else "not writable: name a folder with --output"
+    _print_facts(facts, as_json=arguments.json)
+    return 0 if healthy else 1
+
+
+def _print_facts(facts: dict[str, object], *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(facts))
+        return
+    for name, value in facts.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{key} {one}" for key, one in value.items())
+        print(f"{name:14}{value}")
+
+
+COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "txt2img": txt2img,
+    "train": train,
+    "eval": evaluate,
+    "info": info,
+    "samplers": samplers,
+    "doctor": doctor,
+}
