@@ -1,8 +1,8 @@
 """tintype: latent diffusion, whole. Importing it is light; torch loads with the first name that needs it.
 
-    model = tintype.load("default")
-    images = tintype.generate(model, tintype.Request(prompt="a red apple", seed=7))
-    for step in tintype.steps(model, tintype.Request(prompt="a red apple")): ...
+model = tintype.load("default")
+images = tintype.generate(model, tintype.Request(prompt="a red apple", seed=7))
+for step in tintype.steps(model, tintype.Request(prompt="a red apple")): ...
 """
 
 from typing import TYPE_CHECKING

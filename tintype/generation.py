@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -80,11 +81,7 @@ def decode(model: LatentDiffusion, latents: Tensor, *, exact: bool = False) -> l
 def generate(model: LatentDiffusion, request: Request) -> list[Image.Image]:
     """The finished pictures, each with `.info["parameters"]`."""
     resolved = resolve(model, request)
-    final = None
-    for final in steps(model, resolved):
-        pass
-    assert final is not None  # a request has at least one step
-    return finish(model, resolved, final)
+    return finish(model, resolved, _last(steps(model, resolved)))
 
 
 def generate_each(model: LatentDiffusion, prompts: Sequence[str], request: Request) -> list[Image.Image]:
@@ -93,11 +90,11 @@ def generate_each(model: LatentDiffusion, prompts: Sequence[str], request: Reque
     noise = Noise(resolved.seeds, device=model.device)
     with torch.inference_mode():
         plan = dataclasses.replace(text_to_image(model, resolved, noise), cond=model.conditioner(prompts))
-    last = None
-    for last in _walk(model, resolved, plan, noise):
-        pass
-    assert last is not None  # a request has at least one step
-    return decode(model, last.x)
+    return decode(model, _last(_walk(model, resolved, plan, noise)).x)
+
+
+def _last(walk: Iterator[Step]) -> Step:
+    return deque(walk, maxlen=1).pop()
 
 
 def finish(model: LatentDiffusion, request: Request, step: Step) -> list[Image.Image]:

@@ -8,6 +8,7 @@ import os
 import re
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -136,13 +137,11 @@ def _unused(folder: Path, stem: str) -> Path:
 
 
 def _with_progress(model: LatentDiffusion, request: Request, *, quiet: bool) -> list[Image.Image]:
-    last = None
     hidden = quiet or not sys.stderr.isatty()
-    with tqdm(total=request.steps, unit="step", leave=False, disable=hidden, dynamic_ncols=True) as bar:
-        for last in steps(model, request):
-            bar.update()
-    assert last is not None  # a request has at least one step
-    return finish(model, request, last)
+    walk = tqdm(
+        steps(model, request), total=request.steps, unit="step", leave=False, disable=hidden, dynamic_ncols=True
+    )
+    return finish(model, request, deque(walk, maxlen=1).pop())
 
 
 # train, eval
@@ -192,8 +191,7 @@ def info(arguments: argparse.Namespace) -> int:
     model = load(arguments.model)
     config = model.config
     counts = {
-        name: sum(parameter.numel() for parameter in module.parameters())
-        for name, module in _networks(model).items()
+        name: sum(parameter.numel() for parameter in module.parameters()) for name, module in _networks(model).items()
     }
     facts: dict[str, object] = {
         "model": arguments.model,
@@ -245,9 +243,7 @@ def doctor(arguments: argparse.Namespace) -> int:
     from tintype.data.glyphs import find_font
 
     facts: dict[str, object] = {"tintype": tintype.__version__}
-    facts |= {
-        name: importlib.metadata.version(name) for name in ("torch", "numpy", "safetensors", "tokenizers")
-    }
+    facts |= {name: importlib.metadata.version(name) for name in ("torch", "numpy", "safetensors", "tokenizers")}
     facts["python"] = sys.version.split()[0]
     facts["threads"] = torch.get_num_threads()
     facts["cuda"] = torch.cuda.is_available()
@@ -271,9 +267,8 @@ def _print_facts(facts: dict[str, object], *, as_json: bool) -> None:
         print(json.dumps(facts))
         return
     for name, value in facts.items():
-        if isinstance(value, dict):
-            value = ", ".join(f"{key} {one}" for key, one in value.items())
-        print(f"{name:14}{value}")
+        shown = ", ".join(f"{key} {one}" for key, one in value.items()) if isinstance(value, dict) else value
+        print(f"{name:15} {shown}")
 
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {

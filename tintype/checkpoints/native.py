@@ -56,7 +56,8 @@ def load_strict(module: nn.Module, state: dict[str, Tensor], where: str) -> None
     missing, unexpected = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
     if missing or unexpected:
         raise ValueError(
-            f"{where}: {len(missing)} tensors are missing {missing[:5]}, {len(unexpected)} are unexpected {unexpected[:5]}"
+            f"{where}: {len(missing)} tensors are missing {missing[:5]}, "
+            f"{len(unexpected)} are unexpected {unexpected[:5]}"
         )
     for name, value in expected.items():
         if value.shape != state[name].shape:

@@ -96,10 +96,7 @@ def _convert(kind: object, value: object, where: str) -> object:
     if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         return _convert_dataclass(kind, value, where)
     if origin is Literal:
-        for one in arguments:
-            if one == value and type(one) is type(value):  # 1, 1.0 and True are equal
-                return one
-        raise ValueError(f"{where}: got {value!r}; expected {nearest(str(value), [str(one) for one in arguments])}")
+        return _convert_literal(arguments, value, where)
     if origin in (types.UnionType, typing.Union):
         return _convert_union(arguments, value, where)
     if origin is tuple and isinstance(value, list | tuple):
@@ -112,6 +109,17 @@ def _convert(kind: object, value: object, where: str) -> object:
     if origin is dict and isinstance(value, dict):
         entries = cast("dict[object, object]", value)
         return {str(key): _convert(arguments[1], item, f"{where}.{key}") for key, item in entries.items()}
+    return _convert_scalar(kind, value, where)
+
+
+def _convert_literal(choices: tuple[object, ...], value: object, where: str) -> object:
+    for choice in choices:
+        if choice == value and type(choice) is type(value):  # 1, 1.0 and True are equal
+            return choice
+    raise ValueError(f"{where}: got {value!r}; expected {nearest(str(value), [str(choice) for choice in choices])}")
+
+
+def _convert_scalar(kind: object, value: object, where: str) -> object:
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if isinstance(kind, type) and isinstance(value, kind) and not (isinstance(value, bool) and kind is not bool):

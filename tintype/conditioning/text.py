@@ -1,4 +1,4 @@
-"""Prompts to conditioning: CLIP's text tower, over CLIP's whole vocabulary or over the words a small model was taught."""
+"""Prompts to conditioning: CLIP's text tower over CLIP's vocabulary, or over the words a small model was taught."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

@@ -2,6 +2,7 @@
 
 import os
 from functools import lru_cache
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +47,8 @@ class Glyphs:
     def __init__(self, font: str | None = None) -> None:
         self.path = find_font(font)
         try:
-            self._font = ImageFont.truetype(str(self.path), STRIKE)
+            content = BytesIO(self.path.read_bytes())  # given a name, PIL also takes an installed font of that name
+            self._font = ImageFont.truetype(content, STRIKE)
         except OSError as error:
             raise self._wrong(f"no {STRIKE}-pixel strike: {error}") from error
         family = self._font.getname()[0]
@@ -66,7 +68,7 @@ class Glyphs:
     def _draw(self, character: str) -> Image.Image:
         canvas = Image.new("RGBA", (2 * STRIKE, 2 * STRIKE))
         ImageDraw.Draw(canvas).text((20, 20), character, font=self._font, embedded_color=True)
-        box = canvas.getchannel("A").point(lambda alpha: 255 * (alpha > 8)).getbbox()
+        box = canvas.getchannel("A").point([255 * (alpha > 8) for alpha in range(256)]).getbbox()
         if box is None:
             raise ValueError(f"{self.path} has no picture for {character!r}; use a newer font (2.042 is known to do)")
         return canvas.crop(box).convert("RGBa")  # premultiplied: resizing then leaves no dark fringe

@@ -211,7 +211,7 @@ class Scenes:
         described = f"{size_word} {noun}" if size_word else noun
         return Plan(
             size=size,
-            caption=self._sentence((described,), "", position, colours, fill, generator),
+            caption=self._sentence((described,), position, colours, fill, generator),
             colours=colours,
             fill=fill,
             placements=(Placement(emoji=emoji, side=side, centre=(float(centre[0]), float(centre[1]))),),
@@ -241,7 +241,7 @@ class Scenes:
         nouns = (self._noun(emoji[0], generator), self._noun(emoji[1], generator))
         return Plan(
             size=self.config.size,
-            caption=self._sentence(nouns, relation, "", colours, fill, generator),
+            caption=self._sentence(nouns, relation, colours, fill, generator),
             colours=colours,
             fill=fill,
             placements=tuple(placements),
@@ -258,7 +258,7 @@ class Scenes:
             for one, quarter in zip(emoji, quarters, strict=False)
         )
         nouns = tuple(self._noun(one, generator) for one in emoji)
-        caption = self._sentence(nouns, "", "", colours, fill, generator)
+        caption = self._sentence(nouns, "", colours, fill, generator)
         return Plan(size=self.config.size, caption=caption, colours=colours, fill=fill, placements=placements)
 
     def _noun(self, emoji: Emoji, generator: np.random.Generator) -> str:
@@ -270,21 +270,22 @@ class Scenes:
     def _sentence(
         self,
         nouns: tuple[str, ...],
-        relation: str,
-        position: str,
+        where: str,
         colours: tuple[str, ...],
         fill: Fill,
         generator: np.random.Generator,
     ) -> str:
+        """`where`: the position of a single object, or the relation of the first of two to the second."""
         style = 0.0 if self.config.plain_captions else generator.random()
         terse = 0.7 < style < 0.8
         phrases = nouns if terse else tuple(with_article(noun) for noun in nouns)
-        if relation:
-            subject = f"{phrases[0]} {relation} {phrases[1]}"
-        else:
-            subject = phrases[0] if len(phrases) == 1 else f"{', '.join(phrases[:-1])} and {phrases[-1]}"
-        if position:
-            subject = f"{subject} {position}"
+        match phrases:
+            case (one,):
+                subject = f"{one} {where}".strip()
+            case (first, second) if where:
+                subject = f"{first} {where} {second}"
+            case _:
+                subject = f"{', '.join(phrases[:-1])} and {phrases[-1]}"
         if style >= 0.9:
             return subject
         if terse:
@@ -312,7 +313,7 @@ class Scenes:
         return Scene(
             plan=plan,
             picture=np.clip(canvas + 0.5, 0, 255).astype(np.uint8),
-            boxes=np.asarray(boxes, np.float32) / plan.size,
+            boxes=(np.asarray(boxes) / plan.size).astype(np.float32),
             classes=np.asarray([self._number[one.emoji.name] for one in plan.placements], np.int64),
             masks=masks,
         )
@@ -324,8 +325,8 @@ def background(plan: Plan) -> NDArray[np.float32]:
     if plan.fill == "solid":
         return np.broadcast_to(first, (plan.size, plan.size, 3)).copy()
     last = np.asarray(COLOURS[plan.colours[1]], np.float32)
-    ramp = np.linspace(0, 1, plan.size, dtype=np.float32)[:, None]
-    line = (1 - ramp) * first + ramp * last
+    ramp = np.linspace(0, 1, plan.size)[:, None]
+    line = ((1 - ramp) * first + ramp * last).astype(np.float32)
     across = line[None] if plan.fill == "horizontal" else line[:, None]
     return np.broadcast_to(across, (plan.size, plan.size, 3)).copy()
 

@@ -49,7 +49,9 @@ class Judged:
 
     def shuffled(self) -> "Judged":
         """The same answers held against other prompts: what chance gives."""
-        return Judged(wanted=self.wanted.roll(len(self.wanted) // 2 + 1), classifier=self.classifier, templates=self.templates)
+        return Judged(
+            wanted=self.wanted.roll(len(self.wanted) // 2 + 1), classifier=self.classifier, templates=self.templates
+        )
 
 
 class Judge:
@@ -61,7 +63,9 @@ class Judge:
         size = scenes.config.size
         single = sorted({2 * round(size * part / 2) for part in (0.56, 0.62, 0.69, 0.75, 0.81)})
         self.single = Templates(scenes.glyphs, scenes.emoji, single)
-        self.half = Templates(scenes.glyphs, scenes.emoji, sorted({2 * round(size * part / 2) for part in (0.44, 0.48)}))
+        self.half = Templates(
+            scenes.glyphs, scenes.emoji, sorted({2 * round(size * part / 2) for part in (0.44, 0.48)})
+        )
 
     @torch.inference_mode()
     def objects(self, image: Tensor, wanted: Sequence[int], regions: Sequence[str]) -> Judged:
@@ -127,7 +131,10 @@ def one_object_plans(scenes: Scenes, count: int, *, unseen: bool) -> list[Plan]:
     """One emoji on one colour, in a random order of all combinations that were (not) held out; round again if short."""
     generator = np.random.default_rng((SEED, int(unseen)))
     combinations = [
-        (emoji, colour) for emoji in scenes.emoji for colour in COLOURS if held_out("colour", emoji.name, colour) == unseen
+        (emoji, colour)
+        for emoji in scenes.emoji
+        for colour in COLOURS
+        if held_out("colour", emoji.name, colour) == unseen
     ]
     order = generator.permutation(len(combinations))
     chosen = [combinations[order[number % len(order)]] for number in range(count)]
@@ -191,7 +198,10 @@ def reconstruction(model: LatentDiffusion, scenes: Scenes) -> Score:
     image = to_tensor([scenes[index].picture for index in range(RECONSTRUCTED)])
     error = (_round_trip(model, image) - image).square().mean(dim=(1, 2, 3))
     psnr = 10 * torch.log10(4 / error)
-    return {"psnr": round(float(psnr.mean()), 3), "psnr_of_mean_error": round(float(10 * torch.log10(4 / error.mean())), 3)}
+    return {
+        "psnr": round(float(psnr.mean()), 3),
+        "psnr_of_mean_error": round(float(10 * torch.log10(4 / error.mean())), 3),
+    }
 
 
 def _top(ranking: Tensor, wanted: Tensor, count: int) -> float:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from tintype.nn.attention import AttentionBlock
 from tintype.nn.blocks import Downsample, ResBlock, Upsample
+from tintype.nn.layers import to_channels_last
 
 NORM_EPS = 1e-6
 
@@ -24,7 +25,9 @@ class AutoencoderConfig:
     attention_levels: tuple[int, ...] = ()
     middle_attention: bool = True
     patch_size: int = 1  # pixels that enter and leave as channels: a cheap first halving
-    linear_shortcut: bool = False  # patches straight to latents and back, beside the networks: a small one learns faster
+    linear_shortcut: bool = (
+        False  # patches straight to latents and back, beside the networks: a small one learns faster
+    )
     norm_groups: int = 32
 
     @property
@@ -135,7 +138,7 @@ class Autoencoder(nn.Module):
         self.quant_conv = nn.Conv2d(2 * config.latent_channels, 2 * config.latent_channels, 1)
         self.post_quant_conv = nn.Conv2d(config.latent_channels, config.latent_channels, 1)
         self._initialise()
-        self.to(memory_format=torch.channels_last)
+        to_channels_last(self)
 
     def _initialise(self) -> None:
         """Convolutions keep the variance, residual branches start at zero, the posterior starts narrow. With the

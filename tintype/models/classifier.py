@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tintype.nn.blocks import ResBlock
-from tintype.nn.layers import Layers
+from tintype.nn.layers import Layers, to_channels_last
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,7 +37,7 @@ class Classifier(nn.Module):
         places = (config.image_size // 2 ** (len(config.widths) + 1)) ** 2
         self.head = nn.Linear(places * config.widths[-1], config.num_classes)
         nn.init.zeros_(self.head.weight)
-        self.to(memory_format=torch.channels_last)
+        to_channels_last(self)
 
     def features(self, image: Tensor) -> list[Tensor]:
         """The output of each level, finest first: B C S/4 S/4, B C' S/8 S/8, …"""

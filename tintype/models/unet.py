@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from tintype.nn.attention import AttentionBlock, KeysValues, SpatialTransformer
 from tintype.nn.blocks import Downsample, ResBlock, Upsample
 from tintype.nn.embedding import timestep_embedding
-from tintype.nn.layers import Layers
+from tintype.nn.layers import Layers, to_channels_last
 
-ContextKV = tuple[tuple[KeysValues, ...], ...]  # one entry per spatial transformer
+TransformerKV = tuple[tuple[KeysValues, ...], ...]  # one entry per block of a spatial transformer
+ContextKV = tuple[TransformerKV, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,7 +67,7 @@ class Stage(nn.Module):
         self.block = block
         self.attention = attention
 
-    def forward(self, x: Tensor, shifts: Iterator[Tensor], context: Iterator[tuple[KeysValues, ...]]) -> Tensor:
+    def forward(self, x: Tensor, shifts: Iterator[Tensor], context: Iterator[TransformerKV]) -> Tensor:
         x = self.block(x, next(shifts))
         if isinstance(self.attention, SpatialTransformer):
             return self.attention(x, next(context))
@@ -146,9 +147,9 @@ class UNet(nn.Module):
         for name, module in self.named_modules():  # every residual branch and the output start at zero
             if name.endswith(("conv2", "conv_out")) and isinstance(module, nn.Conv2d):
                 nn.init.zeros_(module.weight)
-        self._blocks = [module for module in self.modules() if isinstance(module, ResBlock)]
+        self.res_blocks = [module for module in self.modules() if isinstance(module, ResBlock)]
         self._transformers = [module for module in self.modules() if isinstance(module, SpatialTransformer)]
-        self.to(memory_format=torch.channels_last)
+        to_channels_last(self)
 
     def _block(self, in_channels: int, out_channels: int, resample: Literal["up", "down"] | None = None) -> ResBlock:
         config = self.config
@@ -189,18 +190,18 @@ class UNet(nn.Module):
 
     # What depends on time and on the prompt
 
-    def _embedding(self, t: Tensor, vector_embedding: Tensor | None) -> Tensor:
+    def embedding(self, t: Tensor, vector_embedding: Tensor | None) -> Tensor:
         width = self.config.width
         emb = self.time_embed(timestep_embedding(t, width).to(self.conv_in.weight.dtype))  # B 4*width
         return F.silu(emb if vector_embedding is None else emb + vector_embedding)
 
-    def _vector_embedding(self, vector: Tensor | None) -> Tensor | None:
+    def embedded_vector(self, vector: Tensor | None) -> Tensor | None:
         if (vector is None) != (self.vector_embed is None):
             got, expected = ("no", "a") if vector is None else ("a", "no")
             raise ValueError(f"got {got} vector conditioning; this U-Net expects {expected} vector")
         return None if self.vector_embed is None or vector is None else self.vector_embed(vector)
 
-    def _context(self, context: Tensor | None) -> ContextKV:
+    def keys_values(self, context: Tensor | None) -> ContextKV:
         if not self._transformers:
             return ()
         if context is None:
@@ -208,15 +209,15 @@ class UNet(nn.Module):
         return tuple(transformer.keys_values(context) for transformer in self._transformers)
 
     def forward(self, x: Tensor, t: Tensor, context: Tensor | None = None, vector: Tensor | None = None) -> Tensor:
-        emb = self._embedding(t, self._vector_embedding(vector))
-        shifts = [_projection(block)(emb) for block in self._blocks]
-        return self._run(x, shifts, self._context(context))
+        emb = self.embedding(t, self.embedded_vector(vector))
+        shifts = [_projection(block)(emb) for block in self.res_blocks]
+        return self.run(x, shifts, self.keys_values(context))
 
     def bind(self, context: Tensor | None, vector: Tensor | None) -> "BoundUNet":
         """The network with its prompt filled in."""
         return BoundUNet(self, context, vector)
 
-    def _run(self, x: Tensor, shifts: list[Tensor], context: ContextKV) -> Tensor:
+    def run(self, x: Tensor, shifts: list[Tensor], context: ContextKV) -> Tensor:
         each_shift, each_context = iter(shifts), iter(context)
         x = self.conv_in(x.contiguous(memory_format=torch.channels_last))  # B width h w
         kept = [x]
@@ -243,18 +244,18 @@ class BoundUNet:
     embedding are computed once, here."""
 
     def __init__(self, unet: UNet, context: Tensor | None, vector: Tensor | None) -> None:
-        projections = [_projection(block) for block in unet._blocks]
+        projections = [_projection(block) for block in unet.res_blocks]
         self._unet = unet
-        self._context = unet._context(context)
-        self._vector_embedding = unet._vector_embedding(vector)
+        self._context = unet.keys_values(context)
+        self._vector_embedding = unet.embedded_vector(vector)
         self._weight = torch.cat([projection.weight for projection in projections])
         self._bias = torch.cat([projection.bias for projection in projections])
         self._sizes = [projection.out_features for projection in projections]
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
-        emb = self._unet._embedding(t, self._vector_embedding)
+        emb = self._unet.embedding(t, self._vector_embedding)
         shifts = F.linear(emb, self._weight, self._bias).split(self._sizes, dim=1)
-        return self._unet._run(x, list(shifts), self._context)
+        return self._unet.run(x, list(shifts), self._context)
 
 
 def _projection(block: ResBlock) -> nn.Linear:

@@ -26,7 +26,7 @@ class ResBlock(nn.Module):
         norm_groups: int = 32,
     ) -> None:
         super().__init__()
-        self.resample = resample
+        self.resample: Literal["up", "down"] | None = resample
         self.scale_shift = scale_shift
         self.norm1 = nn.GroupNorm(norm_groups, in_channels, eps=eps)
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)

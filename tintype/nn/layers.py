@@ -1,8 +1,9 @@
-"""A list of modules that keeps its element type."""
+"""Small things about modules: a typed list, and their memory layout."""
 
 from collections.abc import Iterable, Iterator
 from typing import Generic, TypeVar, cast
 
+import torch
 from torch import nn
 
 M = TypeVar("M", bound=nn.Module)
@@ -21,3 +22,10 @@ class Layers(nn.Module, Generic[M]):
 
     def __len__(self) -> int:
         return len(self._modules)
+
+
+def to_channels_last(module: nn.Module) -> None:
+    """Lay out all convolution weights so that pictures stay B H W C in memory from end to end."""
+    for parameter in module.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)

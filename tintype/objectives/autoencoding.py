@@ -1,4 +1,4 @@
-"""Reconstruction with a Gaussian bottleneck: L1 + L2 + learned feature distance + KL (LDM, appendix G, without critic)."""
+"""Reconstruction through a Gaussian bottleneck: L1 + L2 + edges + feature distance + KL (LDM, appendix G)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

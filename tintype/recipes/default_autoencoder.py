@@ -83,7 +83,13 @@ def default_autoencoder() -> DefaultAutoencoder:
     return DefaultAutoencoder(
         scenes=SceneConfig(),
         model=AutoencoderConfig(
-            latent_channels=16, width=32, mult=(1, 2, 4), num_blocks=1, patch_size=2, linear_shortcut=True, norm_groups=8
+            latent_channels=16,
+            width=32,
+            mult=(1, 2, 4),
+            num_blocks=1,
+            patch_size=2,
+            linear_shortcut=True,
+            norm_groups=8,
         ),
         loss=AutoencodingConfig(features=0.1, features_from=2400),
         train=TrainConfig(steps=4200, batch_size=16, learning_rate=2e-3, hold=0.35, save_every=500),

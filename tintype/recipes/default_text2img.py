@@ -5,6 +5,7 @@
 The U-Net and CLIP's text tower learn together. Publishes the whole model as a folder: `runs/text2img/model`.
 """
 
+import dataclasses
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,7 +69,7 @@ class DefaultText2Img:
         scenes = Scenes(self.scenes, font=self.font)
         words = taught_words(self.scenes)
         text = TextConfig(
-            clip=CLIPTextConfig(**{**_fields(self.text), "vocabulary_size": len(word_ids(words))}),
+            clip=dataclasses.replace(self.text, vocabulary_size=len(word_ids(words))),
             words=words,
             pooled=True,
         )
@@ -149,12 +150,6 @@ def taught_words(scenes: SceneConfig) -> tuple[str, ...]:
     frame = "a picture of an small large and, on to over gradient background"
     phrases = [with_article(noun) for noun in nouns]
     return words_of([*phrases, *COLOURS, *POSITIONS, *RELATIONS, frame])
-
-
-def _fields(config: CLIPTextConfig) -> dict[str, object]:
-    fields = to_json(config)
-    assert isinstance(fields, dict)
-    return dict(fields)
 
 
 def default_text2img() -> DefaultText2Img:

@@ -15,9 +15,9 @@ class EMA:
     def update(self, module: nn.Module, updates: int) -> None:
         """Mix in the parameters after the given number of earlier updates."""
         decay = min(self.decay, (1 + updates) / (10 + updates))
-        values = dict(module.state_dict())
-        floating = [name for name, value in values.items() if value.is_floating_point()]
-        torch._foreach_lerp_([self.average[name] for name in floating], [values[name] for name in floating], 1 - decay)
+        for name, value in module.state_dict().items():
+            if value.is_floating_point():
+                self.average[name].lerp_(value, 1 - decay)
 
     def state_dict(self) -> dict[str, Tensor]:
         return self.average

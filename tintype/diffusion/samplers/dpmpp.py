@@ -1,5 +1,6 @@
 """DPM-Solver++ multistep (Lu et al. 2022): exact in the linear part, x0 extrapolated in lambda = -log sigma."""
 
+import itertools
 import math
 from collections.abc import Iterator
 
@@ -19,7 +20,7 @@ def dpmpp_2m_sde(denoise: Denoise, x: Tensor, sigmas: Tensor, noise: Normal, *, 
     levels: list[float] = sigmas.tolist()
     earlier: Tensor | None = None
     last_h = 0.0
-    for index, (sigma, to) in enumerate(zip(levels, levels[1:], strict=False)):
+    for index, (sigma, to) in enumerate(itertools.pairwise(levels)):
         denoised = denoise(x, sigma)
         if to == 0:
             x = denoised

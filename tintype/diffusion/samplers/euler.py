@@ -1,5 +1,6 @@
 """Euler's method with optional noise. In sigma coordinates DDIM(eta) and Euler ancestral(eta) are this one step."""
 
+import itertools
 from collections.abc import Iterator
 
 from torch import Tensor
@@ -11,7 +12,7 @@ from tintype.diffusion.step import Normal, Step
 def euler(denoise: Denoise, x: Tensor, sigmas: Tensor, noise: Normal, *, eta: float = 0.0) -> Iterator[Step]:
     """Euler (Karras et al. 2022, algorithm 1 without correction); eta > 0 puts fresh noise in at every step."""
     levels: list[float] = sigmas.tolist()
-    for index, (sigma, to) in enumerate(zip(levels, levels[1:], strict=False)):
+    for index, (sigma, to) in enumerate(itertools.pairwise(levels)):
         denoised = denoise(x, sigma)
         down, up = _ancestral(sigma, to, eta)
         x = denoised + (down / sigma) * (x - denoised)

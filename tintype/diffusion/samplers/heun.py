@@ -1,5 +1,6 @@
 """Heun's method: Euler, corrected by the slope at its end."""
 
+import itertools
 from collections.abc import Iterator
 
 from torch import Tensor
@@ -11,7 +12,7 @@ from tintype.diffusion.step import Normal, Step
 def heun(denoise: Denoise, x: Tensor, sigmas: Tensor, noise: Normal) -> Iterator[Step]:
     """Karras et al. 2022, algorithm 1: second order, two evaluations a step but the last."""
     levels: list[float] = sigmas.tolist()
-    for index, (sigma, to) in enumerate(zip(levels, levels[1:], strict=False)):
+    for index, (sigma, to) in enumerate(itertools.pairwise(levels)):
         denoised = denoise(x, sigma)
         slope = (x - denoised) / sigma
         guess = x + (to - sigma) * slope

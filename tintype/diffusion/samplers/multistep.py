@@ -1,8 +1,10 @@
 """Linear multistep methods: the slope is extrapolated from the steps before."""
 
+import itertools
+import math
 from collections.abc import Iterator, Sequence
 
-import numpy as np
+from numpy.polynomial import polynomial
 from torch import Tensor
 
 from tintype.diffusion.denoiser import Denoise
@@ -18,7 +20,7 @@ def plms(denoise: Denoise, x: Tensor, sigmas: Tensor, noise: Normal) -> Iterator
     """
     levels: list[float] = sigmas.tolist()
     slopes: list[Tensor] = []  # newest first
-    for index, (sigma, to) in enumerate(zip(levels, levels[1:], strict=False)):
+    for index, (sigma, to) in enumerate(itertools.pairwise(levels)):
         denoised = denoise(x, sigma)
         slopes = [(x - denoised) / sigma, *slopes[:3]]
         if index == 0 and to > 0:
@@ -31,10 +33,10 @@ def plms(denoise: Denoise, x: Tensor, sigmas: Tensor, noise: Normal) -> Iterator
 
 
 def lms(denoise: Denoise, x: Tensor, sigmas: Tensor, noise: Normal) -> Iterator[Step]:
-    """Adams-Bashforth for these very sigmas, fourth order: the polynomial through the last slopes, integrated exactly."""
+    """Adams-Bashforth for unequal steps, fourth order: the polynomial through the last slopes, integrated."""
     levels: list[float] = sigmas.tolist()
     slopes: list[Tensor] = []  # newest first
-    for index, (sigma, to) in enumerate(zip(levels, levels[1:], strict=False)):
+    for index, (sigma, to) in enumerate(itertools.pairwise(levels)):
         denoised = denoise(x, sigma)
         slopes = [(x - denoised) / sigma, *slopes[:3]]
         known = levels[index::-1][: len(slopes)]
@@ -51,10 +53,10 @@ def _weighted(slopes: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
 
 def _integrals(known: list[float], begin: float, end: float) -> list[float]:
     """Integral from begin to end of each Lagrange basis polynomial through the points `known`."""
+    points = [point - begin for point in known]  # from an origin near them all, large levels lose no digits
     found: list[float] = []
-    for number, point in enumerate(known):
-        others = known[:number] + known[number + 1 :]
-        basis = np.polynomial.Polynomial.fromroots(others) / np.prod([point - other for other in others])
-        whole = basis.integ()
-        found.append(float(whole(end) - whole(begin)))
+    for number, point in enumerate(points):
+        others = points[:number] + points[number + 1 :]
+        whole = polynomial.polyint(polynomial.polyfromroots(others))
+        found.append(float(polynomial.polyval(end - begin, whole)) / math.prod(point - other for other in others))
     return found

@@ -1,0 +1,49 @@
+# Two commands that need nothing but Python 3.11 or newer:
+#   make picture    a picture from a sentence, by the model inside this repository
+#   make test       lint, types, layers, tests
+# Each makes its own .venv. PYTHON=python3.12 chooses another interpreter.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PROMPT ?= a red apple on a sky blue background
+
+.PHONY: picture test lint types layers pytest font clean
+
+picture: $(VENV)/run.stamp
+	$(BIN)/tintype txt2img "$(PROMPT)" --seed 7
+
+test: lint types layers pytest
+
+lint: $(VENV)/dev.stamp
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(VENV)/dev.stamp
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+layers: $(VENV)/dev.stamp
+	$(BIN)/lint-imports
+
+pytest: $(VENV)/dev.stamp font
+	$(BIN)/python -m pytest
+
+# The tests draw scenes; pictures need no font.
+font: $(VENV)/run.stamp
+	@sh tools/install_font.sh $(BIN)/python
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "$(PYTHON) is older than Python 3.11; name a newer one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/run.stamp: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .
+	@touch $@
+
+$(VENV)/dev.stamp: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
+	@touch $@ $(VENV)/run.stamp
+
+clean:
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,0 +1,201 @@
+import pytest
+import torch
+
+from tintype.conditioning.text import TextConditioner, TextConfig, Tokens, dropped, word_ids, words_of
+from tintype.conditioning.tokenizer import END, START, tokenize
+from tintype.models.clip import CLIPTextConfig
+
+WORDS = ("a", "apple", "on", "red", "white", "axolotl", "background", ",")
+
+
+def clip(**changes: int | None) -> CLIPTextConfig:
+    return CLIPTextConfig(
+        **{"vocabulary_size": 49_408, "context_length": 12, "width": 16, "num_layers": 1, "num_heads": 2, **changes}
+    )
+
+
+def taught(words: tuple[str, ...] = WORDS, *, pooled: bool = True) -> TextConditioner:
+    torch.manual_seed(0)
+    config = TextConfig(clip=clip(vocabulary_size=len(word_ids(words))), words=words, pooled=pooled)
+    return TextConditioner(config).eval()
+
+
+@pytest.fixture(scope="module")
+def whole() -> TextConditioner:
+    """Over all of CLIP's vocabulary."""
+    torch.manual_seed(1)
+    return TextConditioner(TextConfig(clip=clip())).eval()
+
+
+def test_word_ids_are_sorted_and_framed() -> None:
+    ids = word_ids(["apple", "Apple", "red"])
+    assert ids == tuple(sorted({*tokenize("apple")[0][1], *tokenize("red")[0][1], START, END}))
+    assert len(word_ids(["axolotl"])) == len(set(tokenize("axolotl")[0][1])) + 2 > 3
+
+
+def test_words_of() -> None:
+    assert words_of(["A red apple,", "a RED ball", ""]) == (",", "a", "apple", "ball", "red")
+
+
+def test_a_wrong_vocabulary_size_is_named() -> None:
+    right = len(word_ids(WORDS))
+    with pytest.raises(ValueError, match=rf"vocabulary_size 5: the 8 words make {right} tokens; use that number"):
+        TextConditioner(TextConfig(clip=clip(vocabulary_size=5), words=WORDS))
+
+
+def test_tokens_are_framed_and_padded(whole: TextConditioner) -> None:
+    tokens = whole.tokens(["A picture of a puppy", "", "a"])
+    assert tokens.ids.dtype == torch.int64
+    assert tokens.ids.tolist() == [
+        [49406, 320, 1674, 539, 320, 6829] + [49407] * 6,
+        [49406] + [49407] * 11,
+        [49406, 320] + [49407] * 10,
+    ]
+    assert tokens.end.tolist() == [6, 1, 2]
+
+
+def test_context_and_pooled_text(whole: TextConditioner) -> None:
+    with torch.no_grad():
+        tokens = whole.tokens(["a red apple", ""])
+        out = whole.encoder(tokens.ids, tokens.end)
+        for pooled in (True, False):
+            conditioner = TextConditioner(TextConfig(clip=clip(), pooled=pooled)).eval()
+            conditioner.load_state_dict(whole.state_dict())
+            cond = conditioner(["a red apple", ""])
+            assert cond.context is not None
+            assert torch.equal(cond.context, out.last)
+            assert cond.context.shape == (2, 12, 16)
+            assert cond.concat is None
+            assert (cond.vector is not None) == pooled
+            if cond.vector is not None:
+                assert torch.equal(cond.vector, torch.stack([out.last[0, 4], out.last[1, 1]]))
+
+
+def test_padding_does_not_reach_the_words(whole: TextConditioner) -> None:
+    """The tower is causal: a text's vectors up to its end do not depend on what follows."""
+    with torch.no_grad():
+        one = whole(["a red apple"]).context
+        two = whole(["a red apple on a white horse"]).context
+    assert one is not None
+    assert two is not None
+    assert torch.allclose(one[:, :4], two[:, :4], atol=1e-6)
+    assert not torch.allclose(one[:, 4], two[:, 4], atol=1e-3)
+
+
+def test_a_row_does_not_depend_on_its_batch(whole: TextConditioner) -> None:
+    with torch.no_grad():
+        many, alone = whole(["a red apple", "axolotl", ""]).context, whole(["axolotl"]).context
+    assert many is not None
+    assert alone is not None
+    assert torch.allclose(many[1], alone[0], atol=1e-6)
+
+
+def test_taught_words_use_their_own_rows(whole: TextConditioner) -> None:
+    """A tower over a few words, given those rows of the whole table, says what the whole one says."""
+    small = taught(pooled=False)
+    state = dict(whole.state_dict())
+    name = "encoder.token_embedding.weight"
+    state[name] = state[name][list(word_ids(WORDS))]
+    small.load_state_dict(state)
+    prompts = ["a red apple on a white background", "axolotl, apple", "", "RED red"]
+    with torch.no_grad():
+        a, b = small(prompts).context, whole(prompts).context
+    assert a is not None
+    assert b is not None
+    assert torch.equal(a, b)
+    assert small.tokens(prompts).ids.max() < len(word_ids(WORDS))
+
+
+def test_unknown_words_are_left_out_and_named_once() -> None:
+    conditioner = taught()
+    reading = conditioner.read("a shiny red Zebra on a SHINY background")
+    assert reading.unknown == ("shiny", "zebra")
+    assert reading.cut == ()
+    assert reading.ids == conditioner.read("a red on a background").ids
+    assert conditioner.read("zebra").ids == ()
+
+
+def test_a_prefix_of_a_taught_word_is_unknown() -> None:
+    """The tokens of a taught word are taught, but not every word they make."""
+    pieces = tokenize("axolotl")[0][1]
+    assert len(pieces) > 1
+    assert taught().read("ax xolotl").unknown == ("ax", "xolotl")
+
+
+def test_words_that_do_not_fit_are_named() -> None:
+    conditioner = taught()
+    fitting = "red apple " * 5
+    reading = conditioner.read(fitting)
+    assert (len(reading.ids), reading.cut) == (10, ())
+    reading = conditioner.read(fitting + "on white zebra a")
+    assert reading.ids == conditioner.read(fitting).ids
+    assert reading.cut == ("on", "white", "a")
+    assert reading.unknown == ("zebra",)
+    tokens = conditioner.tokens([fitting + "on white"])
+    assert tokens.ids.shape == (1, 12)
+    assert tokens.end.tolist() == [11]
+
+
+def test_a_word_is_cut_whole_and_what_follows_with_it() -> None:
+    conditioner = taught()
+    pieces = len(tokenize("axolotl")[0][1])
+    prompt = "red " * (10 - pieces + 1) + "axolotl a"
+    reading = conditioner.read(prompt)
+    assert len(reading.ids) == 10 - pieces + 1
+    assert reading.cut == ("axolotl", "a")  # "a" would fit, but a text with a hole says something else
+
+
+def test_without_a_word_list_every_word_is_known(whole: TextConditioner) -> None:
+    assert whole.read("zyzzyva 🍎 ξ").unknown == ()
+
+
+def test_the_empty_conditioning_is_that_of_no_words() -> None:
+    conditioner = taught()
+    with torch.no_grad():
+        empty, nothing = conditioner.empty(3), conditioner(["", "zebra", " "])
+    for one, other in ((empty.context, nothing.context), (empty.vector, nothing.vector)):
+        assert one is not None
+        assert other is not None
+        assert len(one) == 3
+        assert torch.allclose(one, other, atol=1e-6)
+
+
+# Dropping captions in training
+
+
+def many_tokens(count: int) -> tuple[Tokens, Tokens]:
+    conditioner = taught()
+    tokens = conditioner.tokens(["a red apple"])
+    repeated = Tokens(tokens.ids.expand(count, -1).clone(), tokens.end.expand(count).clone())
+    return repeated, conditioner.tokens([""])
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.1, 0.5, 1.0])
+def test_captions_are_dropped_at_the_rate(rate: float) -> None:
+    tokens, empty = many_tokens(4000)
+    out = dropped(tokens, empty, rate=rate, noise=torch.Generator().manual_seed(5))
+    gone = (out.ids == empty.ids).all(dim=1)
+    assert abs(gone.float().mean() - rate) < 0.02
+    assert torch.equal(gone, out.end == 1)
+    assert torch.equal(out.ids[~gone], tokens.ids[~gone])
+    assert torch.equal(out.end[~gone], tokens.end[~gone])
+
+
+def test_which_are_dropped_is_the_generators_choice() -> None:
+    tokens, empty = many_tokens(64)
+    before = torch.get_rng_state()
+    picks = [dropped(tokens, empty, rate=0.5, noise=torch.Generator().manual_seed(seed)).end for seed in (1, 1, 2)]
+    assert torch.equal(picks[0], picks[1])
+    assert not torch.equal(picks[0], picks[2])
+    assert torch.equal(torch.get_rng_state(), before)
+    assert (tokens.end == 4).all()  # what came in is as it was
+
+
+def test_short_ids_from_a_file_can_be_dropped_and_encoded() -> None:
+    conditioner = taught()
+    tokens, empty = many_tokens(8)
+    short = Tokens(tokens.ids.short(), tokens.end)
+    out = dropped(short, empty, rate=0.0, noise=torch.Generator())
+    assert torch.equal(out.ids, tokens.ids)
+    with torch.no_grad():
+        assert torch.equal(conditioner.encode(out).context, conditioner.encode(tokens).context)
