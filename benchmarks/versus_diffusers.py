@@ -275,7 +275,9 @@ def outside(pair: Pair, *, rounds: int, steps: int = 100) -> Race:
     forward = pair.pipeline.unet.forward
     pair.pipeline.unet.forward = lambda *_, **__: (still.answer,)
     try:
-        many = race(lambda: idle.theirs(steps=steps, output="latent"), lambda: idle.our_latents(steps=steps), rounds=rounds)
+        many = race(
+            lambda: idle.theirs(steps=steps, output="latent"), lambda: idle.our_latents(steps=steps), rounds=rounds
+        )
         one = race(lambda: idle.theirs(steps=1, output="latent"), lambda: idle.our_latents(steps=1), rounds=rounds)
     finally:
         pair.pipeline.unet.forward = forward

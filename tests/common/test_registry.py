@@ -11,7 +11,9 @@ def test_a_new_file_is_a_new_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     package = tmp_path / "zoo"
     package.mkdir()
     (package / "__init__.py").write_text("def not_a_module_of_the_package(): ...\n")
-    (package / "cats.py").write_text("from os.path import join\ndef lion(): return 1\ndef _tail(): ...\nclass Paw: ...\n")
+    (package / "cats.py").write_text(
+        "from os.path import join\ndef lion(): return 1\ndef _tail(): ...\nclass Paw: ...\n"
+    )
     monkeypatch.syspath_prepend(tmp_path)
     try:
         zoo = importlib.import_module("zoo")

@@ -42,7 +42,17 @@ def test_the_global_generator_is_left_alone() -> None:
 
 
 def test_a_generator_is_a_pure_function_of_its_key() -> None:
-    keys = [(0,), (1,), (0, 0), (0, 1), (1, 0), ("0",), (0, "diffusion", 5, 0), (0, "diffusion", 0, 5), (0, 5, "diffusion")]
+    keys = [
+        (0,),
+        (1,),
+        (0, 0),
+        (0, 1),
+        (1, 0),
+        ("0",),
+        (0, "diffusion", 5, 0),
+        (0, "diffusion", 0, 5),
+        (0, 5, "diffusion"),
+    ]
     draws = [torch.randn(16, generator=generator(*key)) for key in keys]
     for key, draw in zip(keys, draws, strict=True):
         assert torch.equal(draw, torch.randn(16, generator=generator(*key)))

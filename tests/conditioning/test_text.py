@@ -175,7 +175,7 @@ def test_captions_are_dropped_at_the_rate(rate: float) -> None:
     tokens, empty = many_tokens(4000)
     out = dropped(tokens, empty, rate=rate, noise=torch.Generator().manual_seed(5))
     gone = (out.ids == empty.ids).all(dim=1)
-    assert abs(gone.float().mean() - rate) < 0.02
+    assert abs(gone.float().mean() - rate) < 0.03
     assert torch.equal(gone, out.end == 1)
     assert torch.equal(out.ids[~gone], tokens.ids[~gone])
     assert torch.equal(out.end[~gone], tokens.end[~gone])

@@ -92,7 +92,9 @@ def test_as_transformers_does(oracle: Oracle, text: str) -> None:
     assert framed(text) == oracle(text)["input_ids"]
 
 
-PIECES = st.sampled_from(["'s", "'LL", "’s", " ", "\t", "don't", "é", "e\u0301", "🍎", "\u200d", "12", "_", "-", "Ab", "İ"])
+PIECES = st.sampled_from(
+    ["'s", "'LL", "’s", " ", "\t", "don't", "é", "e\u0301", "🍎", "\u200d", "12", "_", "-", "Ab", "İ"]
+)
 
 
 @given(st.text(max_size=40) | st.lists(PIECES, max_size=12).map("".join) | st.text("'stmdrelv !1a", max_size=20))

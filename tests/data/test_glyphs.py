@@ -31,7 +31,9 @@ def test_where_the_font_is_looked_for(monkeypatch: pytest.MonkeyPatch, tmp_path:
     monkeypatch.setenv(FONT_VARIABLE, str(other))
     assert find_font() == other
     assert find_font(str(given)) == given
-    with pytest.raises(ValueError, match=r"is not at .*nowhere\.ttf"):  # a name that is given is not replaced by another
+    with pytest.raises(
+        ValueError, match=r"is not at .*nowhere\.ttf"
+    ):  # a name that is given is not replaced by another
         find_font(str(tmp_path / "nowhere.ttf"))
 
 

@@ -30,7 +30,9 @@ def test_scene_images() -> None:
 
 
 def test_regions() -> None:
-    assert {relation: (region_of(relation, first=True), region_of(relation, first=False)) for relation in RELATIONS} == {
+    assert {
+        relation: (region_of(relation, first=True), region_of(relation, first=False)) for relation in RELATIONS
+    } == {
         "to the left of": ("left", "right"),
         "to the right of": ("right", "left"),
         "above": ("top", "bottom"),
@@ -86,7 +88,8 @@ def test_scene_objects_show_one_object_and_name_it() -> None:
         left, top, right, bottom = scene.boxes[number]  # the half is the one where the box of the labelled object is
         halves = {"left": right <= 0.5, "right": left >= 0.5, "top": bottom <= 0.5, "bottom": top >= 0.5}
         assert any(
-            inside and torch.equal(batch["image"][index], reading(whole, region)[0]) for region, inside in halves.items()
+            inside and torch.equal(batch["image"][index], reading(whole, region)[0])
+            for region, inside in halves.items()
         )
     assert min(firsts, seconds) > 5
     assert torch.equal(source.batch(7, 2)["image"], batch["image"][7:9])

@@ -1,5 +1,6 @@
 """Schedules against numpy in float64, diffusers in float32, and themselves backwards."""
 
+import itertools
 import math
 from typing import get_args
 
@@ -52,7 +53,7 @@ def betas_in_numpy(kind: Betas) -> np.ndarray:
             return np.sqrt(START + (END - START) * line)
         case "cosine":
             kept = [math.cos((t / STEPS + 0.008) / 1.008 * math.pi / 2) ** 2 for t in range(STEPS + 1)]
-            return np.array([min(1 - after / before, 0.999) for before, after in zip(kept, kept[1:], strict=False)])
+            return np.array([min(1 - after / before, 0.999) for before, after in itertools.pairwise(kept)])
 
 
 @pytest.mark.parametrize("kind", get_args(Betas))

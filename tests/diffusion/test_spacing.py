@@ -8,6 +8,8 @@ from diffusers import DDIMScheduler, EulerDiscreteScheduler
 from tintype.diffusion.schedule import DDPM, EDM, DDPMConfig, EDMConfig, Flow, FlowConfig, Schedule
 from tintype.diffusion.spacing import SPACINGS, exponential, karras, leading
 
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers' and numpy's
+
 STABLE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 SD = DDPM(DDPMConfig())
 SCHEDULES: dict[str, Schedule] = {

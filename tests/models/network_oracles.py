@@ -64,7 +64,9 @@ def their_unet(
 def their_plain_unet(config: UNetConfig) -> UNet2DModel:
     """Without a context."""
     resampling = "resnet" if config.resample_in_blocks else "conv"
-    bare = ("ResnetDownsampleBlock2D", "ResnetUpsampleBlock2D") if resampling == "resnet" else ("DownBlock2D", "UpBlock2D")
+    bare = (
+        ("ResnetDownsampleBlock2D", "ResnetUpsampleBlock2D") if resampling == "resnet" else ("DownBlock2D", "UpBlock2D")
+    )
     return UNet2DModel(
         in_channels=config.in_channels,
         out_channels=config.out_channels,

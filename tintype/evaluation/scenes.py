@@ -108,14 +108,14 @@ def evaluate_scenes(
         drawn[name] = _generate(model, plans, name, quiet=quiet)
         generated = to_tensor([np.asarray(picture) for picture in drawn[name]])
         rendered = to_tensor([scenes.render(plan).picture for plan in plans])
-        judged = _judge(judge, scenes, generated, plans)
+        judged = judged_objects(judge, scenes, generated, plans)
         result[name] = {
             "pictures": len(plans),
             **judged.scores(),
             "background": background_right(generated, plans),
             "shuffled_classifier_top1": judged.shuffled().scores()["classifier_top1"],
-            "rendered": _judge(judge, scenes, rendered, plans).scores(),
-            "reconstructed": _judge(judge, scenes, _round_trip(model, rendered), plans).scores(),
+            "rendered": judged_objects(judge, scenes, rendered, plans).scores(),
+            "reconstructed": judged_objects(judge, scenes, _round_trip(model, rendered), plans).scores(),
         }
     if sheet is not None:
         one, two = "one_object_held_out", "two_objects_held_out"
@@ -165,7 +165,8 @@ def _generate(model: LatentDiffusion, plans: Sequence[Plan], name: str, *, quiet
 # The figures
 
 
-def _judge(judge: Judge, scenes: Scenes, image: Tensor, plans: Sequence[Plan]) -> Judged:
+def judged_objects(judge: Judge, scenes: Scenes, image: Tensor, plans: Sequence[Plan]) -> Judged:
+    """One row per object of the plans; of two, each is read in the half where the caption puts it."""
     number = {emoji.name: index for index, emoji in enumerate(scenes.emoji)}
     wanted: list[int] = []
     regions: list[str] = []

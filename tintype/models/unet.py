@@ -42,8 +42,9 @@ class UNetConfig:
     norm_groups: int = 32
 
     def __post_init__(self) -> None:
-        if len(self.depth) != len(self.mult):
-            raise ValueError(f"depth {self.depth} and mult {self.mult}: one entry per level is expected in both")
+        for name, entries in (("depth", self.depth), ("self_attention", self.self_attention or self.depth)):
+            if len(entries) != len(self.mult):
+                raise ValueError(f"{name} {entries} and mult {self.mult}: one entry per level is expected in both")
         if (self.num_heads is None) == (self.head_dim is None):
             raise ValueError(f"num_heads {self.num_heads}, head_dim {self.head_dim}: give exactly one of them")
         if self.vector_dim is not None and self.num_classes is not None:
@@ -202,11 +203,11 @@ class UNet(nn.Module):
         return None if self.vector_embed is None or vector is None else self.vector_embed(vector)
 
     def keys_values(self, context: Tensor | None) -> ContextKV:
-        if not self._transformers:
-            return ()
-        if context is None:
-            raise ValueError(f"got no context; this U-Net expects one of width {self.config.context_dim}")
-        return tuple(transformer.keys_values(context) for transformer in self._transformers)
+        got = None if context is None else context.shape[-1]
+        expected = self.config.context_dim if self._transformers else None
+        if got != expected:
+            raise ValueError(f"got {_context_of(got)}; this U-Net expects {_context_of(expected)}")
+        return () if context is None else tuple(one.keys_values(context) for one in self._transformers)
 
     def forward(self, x: Tensor, t: Tensor, context: Tensor | None = None, vector: Tensor | None = None) -> Tensor:
         emb = self.embedding(t, self.embedded_vector(vector))
@@ -261,6 +262,10 @@ class BoundUNet:
 def _projection(block: ResBlock) -> nn.Linear:
     assert block.shift_proj is not None  # every block of a U-Net is made with shift_dim
     return block.shift_proj
+
+
+def _context_of(width: int | None) -> str:
+    return "no context" if width is None else f"a context of width {width}"
 
 
 def _vector_embed(config: UNetConfig, emb: int) -> nn.Module | None:

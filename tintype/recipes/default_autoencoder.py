@@ -91,6 +91,6 @@ def default_autoencoder() -> DefaultAutoencoder:
             linear_shortcut=True,
             norm_groups=8,
         ),
-        loss=AutoencodingConfig(features=0.1, features_from=2400),
-        train=TrainConfig(steps=4200, batch_size=16, learning_rate=2e-3, hold=0.35, save_every=500),
+        loss=AutoencodingConfig(features=0.1, features_from=2250),
+        train=TrainConfig(steps=3600, batch_size=16, learning_rate=2e-3, hold=0.35, save_every=500),
     )

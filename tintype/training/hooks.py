@@ -18,12 +18,12 @@ class Progress:
 
     def __init__(self, steps: int, *, every: int = 20) -> None:
         self.steps, self.every = steps, every
-        self._bar = tqdm(range(steps), unit="step", dynamic_ncols=True, mininterval=1.0)
+        self._bar: tqdm[int] | None = None
 
     def __call__(self, report: Report) -> None:
         step = report.state.step
-        if self._bar.n == 0:
-            self._bar.initial = step - 1
+        if self._bar is None:  # the first step of this process: the time left counts from here
+            self._bar = tqdm(range(self.steps), initial=step - 1, unit="step", dynamic_ncols=True, mininterval=1.0)
         self._bar.update(step - self._bar.n)
         if step % self.every == 0 or step == self.steps:
             self._bar.set_postfix(

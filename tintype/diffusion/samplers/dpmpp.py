@@ -16,7 +16,10 @@ def dpmpp_2m(denoise: Denoise, x: Tensor, sigmas: Tensor, noise: Normal) -> Iter
 
 
 def dpmpp_2m_sde(denoise: Denoise, x: Tensor, sigmas: Tensor, noise: Normal, *, eta: float = 1.0) -> Iterator[Step]:
-    """SDE-DPM-Solver++(2M), midpoint form; eta 0 is DPM-Solver++(2M)."""
+    """SDE-DPM-Solver++(2M), midpoint form; eta 0 is DPM-Solver++(2M).
+
+    eta means what it means in DDIM: short steps put in eta^2 (sigma^2 - to^2) of variance; k-diffusion's is its square.
+    """
     levels: list[float] = sigmas.tolist()
     earlier: Tensor | None = None
     last_h = 0.0

@@ -17,6 +17,7 @@ def plms(denoise: Denoise, x: Tensor, sigmas: Tensor, noise: Normal) -> Iterator
     """PLMS (Liu et al. 2022, eq. 12): Adams-Bashforth weights for equal steps, up to fourth order.
 
     The first step is tried, looked at from its end and taken again with the mean slope (Stable Diffusion's choice).
+    It is eps that is averaged, as there; diffusers' PNDM averages the network's output, which differs for v.
     """
     levels: list[float] = sigmas.tolist()
     slopes: list[Tensor] = []  # newest first

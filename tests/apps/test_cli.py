@@ -1,0 +1,204 @@
+"""The command line as a user meets it: real processes where that matters, `main` where it does not."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import tintype
+from tintype.apps.cli import DONE, FAILED, USAGE, main
+
+PROMPT = "a red apple on a blue background"
+QUICK = ["--steps", "2", "--seed", "7"]
+
+
+def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "tintype.apps.cli", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The message of a command that must end with exit code 2."""
+    assert main(arguments) == USAGE
+    return capsys.readouterr().err
+
+
+def test_help_is_quick_and_loads_no_torch() -> None:
+    program = "import sys; from tintype.apps.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
+    heavy = "print([name for name in ('torch', 'numpy', 'PIL') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program + heavy], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+    times = []
+    for _ in range(3):
+        started = time.perf_counter()
+        assert run("--help").returncode == 0
+        times.append(time.perf_counter() - started)
+    assert min(times) < 0.5
+
+
+def test_every_command_has_help() -> None:
+    for command in ("txt2img", "train", "eval", "info", "samplers", "doctor"):
+        with pytest.raises(SystemExit) as stopped:
+            main([command, "--help"])
+        assert stopped.value.code == 0
+
+
+def test_python_cli_and_replay_give_identical_bytes(tmp_path: Path) -> None:
+    first, again = tmp_path / "first.png", tmp_path / "again.png"
+    assert main(["txt2img", PROMPT, *QUICK, "-o", str(first)]) == DONE
+    assert main(["txt2img", "--from", str(first), "-o", str(again)]) == DONE
+    assert first.read_bytes() == again.read_bytes()
+    request = tintype.Request(prompt=PROMPT, steps=2, seed=7)
+    picture = tintype.generate(tintype.load("default"), request)[0]
+    with Image.open(first) as saved:
+        assert saved.tobytes() == picture.tobytes()
+        assert saved.info["parameters"] == picture.info["parameters"]
+
+
+def test_one_of_a_batch_is_repeated_with_its_batch(tmp_path: Path) -> None:
+    assert main(["txt2img", PROMPT, *QUICK, "-b", "3", "-o", str(tmp_path)]) == DONE
+    third = next(tmp_path.glob("*-9.png"))
+    again = tmp_path / "again.png"
+    assert main(["txt2img", "--from", str(third), "-o", str(again)]) == DONE
+    assert third.read_bytes() == again.read_bytes()
+
+
+def test_seed_is_printed_when_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["txt2img", PROMPT, "--steps", "1", "-o", str(tmp_path)]) == DONE
+    out = capsys.readouterr().out
+    seed = int(out.split("(seed ")[1].split(")")[0])
+    assert f"-{seed}.png" in out
+
+
+def test_json_reports_everything_and_nothing_else(tmp_path: Path) -> None:
+    done = run("txt2img", "a red apple on a zorgon", *QUICK, "--json", "-o", str(tmp_path))
+    assert done.returncode == DONE
+    report = json.loads(done.stdout)
+    assert Path(report["images"][0]).is_file()
+    assert report["seeds"] == [7]
+    assert report["unknown_words"] == ["zorgon"]
+    assert "zorgon" in report["warnings"][0]
+    assert report["request"]["steps"] == 2
+    assert done.stderr == ""
+
+
+def test_unknown_words_are_named_once(tmp_path: Path) -> None:
+    done = run("txt2img", "a zorgon and a zorgon by Rembrandt", *QUICK, "-o", str(tmp_path))
+    assert done.returncode == DONE
+    assert done.stderr.count("zorgon") == 1
+    assert "rembrandt" in done.stderr
+
+
+def test_pictures_are_never_overwritten_in_a_folder(tmp_path: Path) -> None:
+    for _ in range(2):
+        assert main(["txt2img", PROMPT, *QUICK, "-o", str(tmp_path)]) == DONE
+    assert len(list(tmp_path.glob("*.png"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--sampler", "eulr"], ["eulr", "euler"]),
+        (["--scheduler", "karas"], ["karas", "karras"]),
+        (["--model", "defalt"], ["defalt", "default"]),
+        (["--width", "70"], ["70", "64", "72"]),
+        (["--height", "1"], ["height 1"]),
+        (["--steps", "0"], ["steps 0", "1", "1000"]),
+        (["--steps", "1000000000"], ["steps 1000000000"]),
+        (["--cfg-scale", "nan"], ["cfg_scale nan"]),
+        (["--cfg-scale", "inf"], ["cfg_scale inf"]),
+        (["--seed", "-2"], ["seed -2"]),
+        (["--batch-size", "0"], ["batch_size 0"]),
+        (["--sampler", "heun", "--eta", "1"], ["eta", "euler_ancestral"]),
+        (["--prompt", "twice"], ["twice"]),
+    ],
+)
+def test_bad_values_end_with_a_clear_error_and_no_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], words: list[str]
+) -> None:
+    message = refused(capsys, "txt2img", PROMPT, *arguments, "-o", str(tmp_path / "out"))
+    assert all(word in message for word in words), message
+    assert not (tmp_path / "out").exists()
+
+
+def test_values_that_are_no_numbers_are_wrong_usage() -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["txt2img", PROMPT, "--steps", "many"])
+    assert stopped.value.code == USAGE
+
+
+def test_no_prompt_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "no prompt" in refused(capsys, "txt2img")
+
+
+def test_from_refuses_what_is_not_ours(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plain = tmp_path / "plain.png"
+    Image.new("RGB", (8, 8)).save(plain)
+    assert "no tintype request" in refused(capsys, "txt2img", "--from", str(plain))
+    text = tmp_path / "text.png"
+    text.write_text("not a picture")
+    assert "not a readable picture" in refused(capsys, "txt2img", "--from", str(text))
+    assert "no such picture" in refused(capsys, "txt2img", "--from", str(tmp_path / "absent.png"))
+
+
+@pytest.mark.parametrize("damage", ["cut", "garbage", "absent", "config", "swapped"])
+def test_damaged_models_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: str) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(Path(tintype.__file__).parent / "weights" / "default", folder)
+    weights = folder / "text.safetensors"
+    match damage:
+        case "cut":
+            weights.write_bytes(weights.read_bytes()[:-1000])
+        case "garbage":
+            weights.write_bytes(os.urandom(5000))
+        case "absent":
+            weights.unlink()
+        case "config":
+            (folder / "model.json").write_text('{"name": "tintype"')
+        case _:
+            shutil.copy(folder / "autoencoder.safetensors", weights)
+    message = refused(capsys, "txt2img", PROMPT, "--model", str(folder), "-o", str(tmp_path / "out"))
+    assert ("model.json" if damage == "config" else "text.safetensors") in message
+    assert not (tmp_path / "out").exists()
+
+
+def test_output_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    message = refused(capsys, "txt2img", PROMPT, *QUICK, "-o", str(tmp_path / "file" / "folder"))
+    assert "--output" in message
+    (tmp_path / "folder.png").mkdir()
+    assert "is a folder" in refused(capsys, "txt2img", PROMPT, *QUICK, "-o", str(tmp_path / "folder.png"))
+
+
+def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_space(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", no_space)
+    assert main(["txt2img", PROMPT, *QUICK, "-o", str(tmp_path)]) == FAILED
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_info_samplers_doctor_and_recipes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", "--json"]) == DONE
+    assert json.loads(capsys.readouterr().out)["picture"] == "64x64"
+    assert main(["samplers"]) == DONE
+    assert "dpmpp_2m_sde" in capsys.readouterr().out
+    assert main(["doctor", "--json"]) == DONE
+    assert json.loads(capsys.readouterr().out)["model default"].startswith("good")
+    assert main(["train", "list"]) == DONE
+    assert "default_text2img" in capsys.readouterr().out
+
+
+def test_train_refuses_unknown_recipes_and_keys(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "default_autoencoder" in refused(capsys, "train", "default_autoencode")
+    message = refused(capsys, "train", "default_autoencoder", "--set", "train.step=3")
+    assert "train.step" in message
+    assert "steps" in message
+    assert "int" in refused(capsys, "train", "default_autoencoder", "--set", "train.steps=many")

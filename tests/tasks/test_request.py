@@ -1,0 +1,83 @@
+"""Requests and the texts pictures carry."""
+
+import dataclasses
+import io
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from tintype.tasks.infotext import Provenance, alone, parameters, png_info, provenance, stamp
+from tintype.tasks.request import LARGEST_SEED, Request
+
+RESOLVED = {
+    "steps": 20,
+    "cfg_scale": 7.0,
+    "width": 64,
+    "height": 64,
+    "sampler": "ddim",
+    "scheduler": "trailing",
+}
+prompts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
+
+
+@given(prompt=prompts, negative=prompts, seed=st.integers(0, LARGEST_SEED), batch=st.integers(1, 4), data=st.data())
+def test_a_png_gives_its_request_back(prompt: str, negative: str, seed: int, batch: int, data: st.DataObject) -> None:
+    request = Request(prompt=prompt, negative_prompt=negative, seed=seed, batch_size=batch, **RESOLVED)
+    position = data.draw(st.integers(0, batch - 1))
+    made = Provenance(request=request, position=position, model="default", digest="0123456789")
+    file = io.BytesIO()
+    picture = stamp(Image.new("RGB", (8, 8)), made)
+    picture.save(file, format="PNG", pnginfo=png_info(picture))
+    with Image.open(file) as read:
+        read.load()
+        assert provenance(read) == made
+        assert read.info["parameters"] == parameters(made)
+
+
+def test_parameters_follow_a1111() -> None:
+    request = Request(prompt="a frog", negative_prompt="a key", seed=5, batch_size=2, **RESOLVED)
+    made = Provenance(request=request, position=1, model="my, model", digest="0123456789")
+    lines = parameters(made).split("\n")
+    assert lines[:2] == ["a frog", "Negative prompt: a key"]
+    assert lines[2].startswith(
+        "Steps: 20, Sampler: ddim, Schedule type: trailing, CFG scale: 7, Seed: 6, Size: 64x64, "
+    )
+    assert 'Model: "my, model"' in lines[2]
+    assert "Batch size: 2, Batch pos: 1" in lines[2]
+
+
+def test_one_of_an_exact_batch_stands_alone() -> None:
+    request = Request(prompt="a frog", seed=LARGEST_SEED, batch_size=3, exact=True, **RESOLVED)
+    assert request.seeds == (LARGEST_SEED, 0, 1)
+    made = Provenance(request=request, position=2, model="default", digest="0123456789")
+    assert alone(made) == dataclasses.replace(request, seed=1, batch_size=1)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"steps": 0},
+        {"steps": 1001},
+        {"cfg_scale": math.nan},
+        {"cfg_scale": math.inf},
+        {"cfg_scale": -1.0},
+        {"width": 4},
+        {"height": 10**6},
+        {"batch_size": 0},
+        {"seed": LARGEST_SEED + 1},
+        {"eta": 1.5},
+        {"prompt": "a\0b"},
+    ],
+)
+def test_impossible_values_are_named(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        Request(**wrong)
+
+
+def test_a_drawn_seed_is_kept() -> None:
+    drawn = Request(prompt="x").with_seed()
+    assert 0 <= drawn.seed <= LARGEST_SEED
+    assert drawn.with_seed() == drawn
