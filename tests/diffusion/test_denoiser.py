@@ -105,18 +105,18 @@ def test_concat_joins_the_input_unscaled(network: type[Listening]) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_a_network_of_half_precision_gives_float32(dtype: torch.dtype) -> None:
-    network = Listening()
+    network, x, sigma = Listening(), noisy(), 1.7
     half = Denoiser(network, DDPM(DDPMConfig()), SCALINGS["eps"], dtype=dtype)
     full = Denoiser(Listening(), DDPM(DDPMConfig()), SCALINGS["eps"])
-    x = noisy()
-    found = (half(x, 1.0, Conditioning()), half.bind(Conditioning())(x, 1.0))
-    answer = half.output(x, torch.ones(3), Conditioning())
-    assert [one.dtype for one in (*found, answer)] == [torch.float32] * 3
+    found = (half(x, sigma, Conditioning()), half.bind(Conditioning())(x, sigma))
+    found += (Denoiser(Binding(), half.schedule, half.scaling, dtype=dtype).bind(Conditioning())(x, sigma),)
+    answer = half.output(x, torch.full((3,), sigma), Conditioning())
+    assert [one.dtype for one in (*found, answer)] == [torch.float32] * 4
     assert {call[0].dtype for call in network.calls} == {dtype}
     assert {call[1].dtype for call in network.calls} == {torch.float32}  # bfloat16 cannot count to 1000
-    torch.testing.assert_close(found[0], full(x, 1.0, Conditioning()), rtol=0.02, atol=0.02)
-    # only the network's part is rounded: x itself passes in float32
-    assert torch.equal(found[0], x - network(x.mul(2**-0.5).to(dtype), network.calls[0][1], None, None).float())
+    torch.testing.assert_close(found[0], full(x, sigma, Conditioning()), rtol=0.02, atol=0.02)
+    for one in found:  # only the network rounds: what follows it is float32 again
+        assert torch.equal(one, x + torch.tensor(-sigma) * answer)
 
 
 def test_a_bindable_network_is_bound_once_for_all_steps() -> None:

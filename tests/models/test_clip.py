@@ -48,7 +48,9 @@ def test_equals_transformers(config: CLIPTextConfig, length: int, ends: tuple[in
     ids, end = texts(length, ends)
     got, expected = ours(ids, end), theirs(ids, output_hidden_states=True)
     assert difference(got.last, expected.last_hidden_state) <= TOLERANCE
-    assert difference(got.pooled, expected.text_embeds if config.projection_dim else expected.pooler_output) <= TOLERANCE
+    assert (
+        difference(got.pooled, expected.text_embeds if config.projection_dim else expected.pooler_output) <= TOLERANCE
+    )
     assert len(got.hidden) == len(expected.hidden_states) == config.num_layers + 1
     for one, other in zip(got.hidden, expected.hidden_states, strict=True):
         assert difference(one, other) <= TOLERANCE

@@ -1,6 +1,7 @@
 """The maps between our parameter names and those of diffusers and transformers are bijections, at full size too."""
 
 import dataclasses
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -38,7 +39,10 @@ UPSCALER = dataclasses.replace(
 CLIP_BIG_G = CLIPTextConfig(width=1280, num_layers=32, num_heads=20, activation="gelu", projection_dim=1280)
 
 
-def unclip() -> tuple[nn.Module, nn.Module, KeyMap]:
+Triple = tuple[nn.Module, nn.Module, KeyMap]  # ours, theirs, the map between them
+
+
+def unclip() -> Triple:
     config = dataclasses.replace(SD2_UNET, vector_dim=2048)
     names = unet_names(config, vector="class_embedding")
     return UNet(config), their_unet(config, vector="class_embedding"), names
@@ -61,13 +65,25 @@ def shapes(tensors: dict[str, Tensor]) -> dict[str, torch.Size]:
     return {name: tensor.shape for name, tensor in tensors.items()}
 
 
+def norms(network: nn.Module) -> dict[str, nn.GroupNorm | nn.LayerNorm]:
+    modules = network.named_modules()
+    return {name: module for name, module in modules if isinstance(module, nn.GroupNorm | nn.LayerNorm)}
+
+
 @pytest.mark.parametrize("build", FULL_SIZE.values(), ids=FULL_SIZE)
-def test_every_parameter_has_its_counterpart(build) -> None:
+def test_every_parameter_and_norm_has_its_counterpart(build: Callable[[], Triple]) -> None:
     with torch.device("meta"):
         ours, theirs, names = build()
     here, there = ours.state_dict(), theirs.state_dict()
     assert shapes(names.to_theirs(here)) == shapes(there)
     assert shapes(names.to_ours(there)) == shapes(here)
+    counterparts = norms(theirs)
+    for name, norm in norms(ours).items():
+        [their_name] = names.to_theirs({f"{name}.weight": norm.weight})
+        theirs_of_it = counterparts.pop(their_name.removesuffix(".weight"))
+        assert norm.eps == theirs_of_it.eps, name
+        assert getattr(norm, "num_groups", None) == getattr(theirs_of_it, "num_groups", None), name
+    assert not counterparts
 
 
 def test_there_and_back_is_the_same_tensor() -> None:

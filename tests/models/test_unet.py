@@ -226,7 +226,7 @@ def test_conditioning_of_another_network_is_refused(config: UNetConfig, given: d
         ({"num_heads": None}, "exactly one"),
         ({"vector_dim": 8, "num_classes": 3}, "not both"),
     ],
-    ids=lambda value: str(value),
+    ids=str,
 )
 def test_contradicting_configurations_are_refused(change: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):

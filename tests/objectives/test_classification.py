@@ -19,17 +19,17 @@ def test_eight_pictures_are_learned_by_heart() -> None:
     model = Classifier(CONFIG)
     objective = ClassificationObjective(model)
     start = {name: value.detach().clone() for name, value in model.named_parameters()}
-    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     losses: list[float] = []
     metrics: dict[str, torch.Tensor] = {}
-    for step in range(60):
+    for step in range(40):
         loss, metrics = objective.loss("classifier", eight_pictures(), generator("train", step), step=step)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        losses.append(float(loss))
-    assert losses[0] == pytest.approx(2.3026, abs=1e-3)  # log 10: the head starts at zero
-    assert losses[-1] < losses[0] / 20
+        losses.append(loss.item())
+    assert losses[0] == pytest.approx(2.3026, abs=0.1)  # log 10: the head's weights start at zero
+    assert losses[-1] < losses[0] / 100
     assert metrics["accuracy"] == 1
     for name, value in model.named_parameters():
         assert value.grad is not None, name

@@ -45,17 +45,17 @@ def eight_samples(model: TextDiffusion, *, std: float = 0.01) -> dict[str, Tenso
 OVERFIT = [  # schedule, prediction, how many times smaller the loss is after 80 steps
     (DDPM(DDPMConfig()), "eps", 6),
     (DDPM(DDPMConfig()), "v", 3),
-    (DDPM(DDPMConfig()), "x0", 40),
+    (DDPM(DDPMConfig()), "x0", 30),
     (Flow(FlowConfig(shift=3)), "flow", 6),
     (EDM(EDMConfig(log_mean=0.7, log_std=0.8)), "edm", 6),
-    (EDM(EDMConfig(log_mean=0.7, log_std=0.8)), "v", 6),
+    (EDM(EDMConfig(log_mean=0.7, log_std=0.8)), "v", 4),
 ]
 
 
 @pytest.mark.parametrize(("schedule", "prediction", "factor"), OVERFIT)
 def test_eight_samples_are_learned_by_heart(schedule: Schedule, prediction: Prediction, factor: float) -> None:
     model = tiny()
-    objective = DenoisingObjective(model, schedule, SCALINGS[prediction], caption_dropout=0.1)
+    objective = DenoisingObjective(model, schedule, SCALINGS[prediction], caption_dropout=0.0)
     batch = {name: value.repeat(4, *[1] * (value.ndim - 1)) for name, value in eight_samples(model).items()}
     optimizer = torch.optim.Adam(model.parameters(), lr=4e-3, betas=(0.9, 0.99))
     start = {name: value.detach().clone() for name, value in model.named_parameters()}

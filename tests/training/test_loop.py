@@ -1,0 +1,229 @@
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_training import CONFIG, Numbers, Regression, assert_equal, everything, run
+from torch import Tensor, nn
+
+from tintype.training.loop import Report, TrainConfig
+from tintype.training.state import checkpoints
+
+
+def weights(path: Path, **changes: object) -> dict[str, Tensor]:
+    path.mkdir()
+    return everything(run(path, **changes))
+
+
+def test_two_times_four_are_eight(tmp_path: Path) -> None:
+    """One step from accumulated gradients is the step from the whole batch; six steps stay together."""
+    for steps in (1, 6):
+        whole = weights(tmp_path / f"{steps} 8", objective=Regression(), steps=steps, batch_size=8)
+        parts = weights(tmp_path / f"{steps} 2x4", objective=Regression(), steps=steps, batch_size=4, accumulate=2)
+        half = weights(tmp_path / f"{steps} 4", objective=Regression(), steps=steps, batch_size=4)
+        for name in whole:
+            if "optimizer" in name or name == "step":
+                continue
+            assert torch.allclose(whole[name], parts[name], atol=1e-6, rtol=1e-5), name
+        assert any(not torch.allclose(whole[name], half[name], atol=1e-4) for name in whole)
+    moment = "network optimizer 0 exp_avg"
+    assert torch.allclose(whole[moment], parts[moment], atol=1e-6)
+
+
+def test_each_micro_batch_has_noise_of_its_own(tmp_path: Path) -> None:
+    """With noise the two differ, for the noise of a micro-batch is drawn from (seed, part, step, number)."""
+    whole = weights(tmp_path / "8", steps=1, batch_size=8)
+    parts = weights(tmp_path / "2x4", steps=1, batch_size=4, accumulate=2)
+    assert not torch.allclose(whole["network 4.weight"], parts["network 4.weight"], atol=1e-6)
+
+
+def test_steps_see_successive_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, int]] = []
+    original = Numbers.batch
+
+    def batch(self: Numbers, first: int, count: int) -> dict[str, Tensor]:
+        asked.append((first, count))
+        return original(self, first, count)
+
+    monkeypatch.setattr(Numbers, "batch", batch)
+    run(tmp_path, steps=3, batch_size=4, accumulate=2, save_every=2)
+    assert asked == [(0, 4), (4, 4), (8, 4), (12, 4), (16, 4), (20, 4)]  # and none beyond the last step
+    asked.clear()
+    run(tmp_path, steps=4, batch_size=4, accumulate=2)
+    assert asked == [(24, 4), (28, 4)]
+    asked.clear()
+    run(tmp_path, steps=4, batch_size=4, accumulate=2)
+    assert asked == []
+
+
+def test_training_lowers_the_loss(tmp_path: Path) -> None:
+    losses: list[float] = []
+    run(tmp_path, steps=80, batch_size=16, hooks=[lambda report: losses.append(float(report.metrics["loss"]))])
+    assert sum(losses[-10:]) < sum(losses[:3]) / 3 * 10 / 4
+
+
+def test_the_first_step_by_hand(tmp_path: Path) -> None:
+    """AdamW with its gradient clipped to a norm, written out."""
+    objective = Regression()
+    before = {name: value.detach().clone() for name, value in objective.parts["network"].named_parameters()}
+    loss, _ = objective.loss("network", Numbers().batch(0, 4), torch.Generator(), step=0)
+    loss.backward()
+    gradients = {name: value.grad.clone() for name, value in objective.parts["network"].named_parameters()}
+    norm = math.sqrt(sum(float(gradient.square().sum()) for gradient in gradients.values()))
+    clip = norm / 3
+    objective.parts["network"].zero_grad()
+
+    state = run(tmp_path, objective=objective, steps=1, clip_norm=clip, weight_decay=0.1, warmup=0, hold=1.0)
+    for name, value in state.parts["network"].named_parameters():
+        gradient = gradients[name] / 3
+        update = gradient / (gradient.abs() + 1e-8)  # m / sqrt(v) with both corrected for their first step
+        expected = before[name] * (1 - 0.05 * 0.1) - 0.05 * update
+        assert torch.allclose(value, expected, atol=2e-5), name
+    moments = state.optimizers["network"].state_dict()["state"]
+    total = math.sqrt(sum(float((one["exp_avg"] / (1 - 0.9)).square().sum()) for one in moments.values()))
+    assert total == pytest.approx(clip, rel=1e-3)  # what reached the optimizer had the norm asked for
+
+
+def test_small_gradients_are_not_clipped(tmp_path: Path) -> None:
+    free = weights(tmp_path / "free", steps=3, clip_norm=1e9)
+    loose = weights(tmp_path / "loose", steps=3, clip_norm=1e6)
+    tight = weights(tmp_path / "tight", steps=3, clip_norm=1e-3)
+    assert_equal(free, loose)
+    assert not torch.equal(free["network optimizer 0 exp_avg"], tight["network optimizer 0 exp_avg"])
+
+
+def test_the_rate_warms_up_holds_and_decays() -> None:
+    config = replace(CONFIG, steps=100, warmup=10, hold=0.4, learning_rate=2.0)
+    rates = [config.rate(step) for step in range(100)]
+    assert rates[:10] == pytest.approx([0.2 * (step + 1) for step in range(10)])
+    assert rates[10:41] == pytest.approx([2.0] * 31)
+    assert rates[70] == pytest.approx(1.0)  # half of the way down a half cosine
+    assert rates[99] == pytest.approx(2.0 * 0.5 * (1 + math.cos(math.pi * 59 / 60)))
+    assert rates[40:] == sorted(rates[40:], reverse=True)
+    assert 0 < rates[99] < 0.002
+    assert config.rate(100) == pytest.approx(0)
+
+
+@pytest.mark.parametrize(("warmup", "hold"), [(0, 1.0), (0, 0.0), (1, 0.5), (500, 0.5)])
+def test_rates_at_the_edges(warmup: int, hold: float) -> None:
+    config = replace(CONFIG, steps=50, warmup=warmup, hold=hold, learning_rate=1.0)
+    rates = [config.rate(step) for step in range(50)]
+    assert all(0 < rate <= 1 for rate in rates)
+    assert max(rates) == pytest.approx(min(1.0, (26 if hold else 1) / warmup if warmup > 50 else 1.0), rel=0.05)
+
+
+def test_the_optimizer_runs_at_the_rate(tmp_path: Path) -> None:
+    seen: list[tuple[float, float]] = []
+
+    def hook(report: Report) -> None:
+        seen.append((report.rate, report.state.optimizers["network"].param_groups[0]["lr"]))
+
+    run(tmp_path, hooks=[hook])
+    assert seen == [(rate, rate) for rate in (CONFIG.rate(step) for step in range(12))]
+
+
+def test_reports(tmp_path: Path) -> None:
+    reports: list[tuple[int, int, bool, set[str]]] = []
+
+    def hook(report: Report) -> None:
+        assert report.seconds > 0
+        assert not any(value.requires_grad for value in report.metrics.values())
+        reports.append((report.state.step, report.samples, report.saved, set(report.metrics)))
+
+    run(tmp_path, steps=5, batch_size=4, accumulate=2, save_every=2, hooks=[hook])
+    names = {"loss", "half"}
+    assert reports == [
+        (1, 8, False, names),
+        (2, 16, True, names),
+        (3, 24, False, names),
+        (4, 32, True, names),
+        (5, 40, True, names),
+    ]
+
+
+def test_bfloat16_computes_low_and_remembers_high(tmp_path: Path) -> None:
+    seen: list[torch.dtype] = []
+
+    class Watching(Regression):
+        def loss(
+            self, part: str, batch: dict[str, Tensor], noise: torch.Generator, *, step: int
+        ) -> tuple[Tensor, dict[str, Tensor]]:
+            seen.append(self.parts[part](batch["x"]).dtype)
+            return super().loss(part, batch, noise, step=step)
+
+    low = weights(tmp_path / "low", objective=Watching(noise=0.1), precision="bf16")
+    high = weights(tmp_path / "high", objective=Watching(noise=0.1), precision="fp32")
+    assert set(seen[:12]) == {torch.bfloat16}
+    assert set(seen[12:]) == {torch.float32}
+    for name, value in low.items():
+        if value.is_floating_point():
+            assert value.dtype == torch.float32, name
+            assert value.isfinite().all()
+    assert torch.allclose(low["network 4.weight"], high["network 4.weight"], atol=0.05)
+    assert not torch.equal(low["network 4.weight"], high["network 4.weight"])
+
+
+@pytest.mark.parametrize("poison", [math.nan, math.inf])
+def test_what_is_not_finite_ends_the_run_without_a_checkpoint(tmp_path: Path, poison: float) -> None:
+    class Poisoned(Regression):
+        def loss(
+            self, part: str, batch: dict[str, Tensor], noise: torch.Generator, *, step: int
+        ) -> tuple[Tensor, dict[str, Tensor]]:
+            loss, metrics = super().loss(part, batch, noise, step=step)
+            return loss * (poison if step == 5 else 1), metrics
+
+    objective = Poisoned()
+    with pytest.raises(FloatingPointError, match="step 5: gradient of network is nan; lower the learning rate"):
+        run(tmp_path, objective=objective, save_every=2)
+    assert [path.name for path in checkpoints(tmp_path)] == ["step-00000002", "step-00000004"]
+    assert all(value.isfinite().all() for value in objective.parts["network"].parameters())
+
+
+def test_frozen_parameters_stay_as_they_are(tmp_path: Path) -> None:
+    objective = Regression()
+    network = objective.parts["network"]
+    assert isinstance(network, nn.Sequential)
+    network[0].requires_grad_(False)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    state = run(tmp_path, objective=objective, weight_decay=0.5)
+    after = state.parts["network"].state_dict()
+    assert torch.equal(after["0.weight"], before["0.weight"])
+    assert not torch.equal(after["4.weight"], before["4.weight"])
+
+
+def test_parts_are_trained_each_by_its_own_optimizer(tmp_path: Path) -> None:
+    """The second part sees the first one's new weights, as in a GAN step."""
+
+    class Two(Regression):
+        def __init__(self) -> None:
+            super().__init__()
+            self.parts = {"first": nn.Linear(16, 2), "second": nn.Linear(2, 2)}
+            self.seen: list[Tensor] = []
+
+        def loss(
+            self, part: str, batch: dict[str, Tensor], noise: torch.Generator, *, step: int
+        ) -> tuple[Tensor, dict[str, Tensor]]:
+            first = self.parts["first"]
+            assert isinstance(first, nn.Linear)
+            self.seen.append(first.weight.detach().clone())
+            hidden = first(batch["x"].flatten(1))
+            out = hidden if part == "first" else self.parts["second"](hidden)
+            return (out - batch["y"]).square().mean(), {f"{part} noise": torch.randn((), generator=noise)}
+
+    torch.manual_seed(0)
+    objective, noises = Two(), []
+    state = run(tmp_path, objective=objective, steps=2, save_every=1, hooks=[lambda r: noises.append(r.metrics)])
+    assert [state.optimizers[name].state_dict()["state"][0]["step"].item() for name in ("first", "second")] == [2, 2]
+    one, two, three, _ = objective.seen
+    assert not torch.equal(one, two)
+    assert torch.equal(two, three)  # the second part's step did not move the first part
+    assert len({float(value) for report in noises for name, value in report.items() if "noise" in name}) == 4
+    names = {path.name for path in checkpoints(tmp_path)[-1].iterdir()}
+    assert {"first.safetensors", "first.ema.safetensors", "second.safetensors", "train.pt", "recipe.json"} <= names
+
+
+@pytest.mark.parametrize("name", ["steps", "batch_size", "accumulate", "save_every", "keep"])
+def test_counts_start_at_one(name: str) -> None:
+    with pytest.raises(ValueError, match=rf"train\.{name} 0: expected 1 or more"):
+        TrainConfig(**{"steps": 1, "batch_size": 1, name: 0})
