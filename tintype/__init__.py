@@ -7,14 +7,14 @@ for step in tintype.steps(model, tintype.Request(prompt="a red apple")): ...
 
 from typing import TYPE_CHECKING
 
+from tintype.common.version import VERSION as __version__
 from tintype.tasks.request import Request
 
 if TYPE_CHECKING:
     from tintype.checkpoints import load
     from tintype.generation import generate, steps
 
-__all__ = ["Request", "generate", "load", "steps"]
-__version__ = "0.1.0"
+__all__ = ["Request", "__version__", "generate", "load", "steps"]
 
 
 def __getattr__(name: str) -> object:

@@ -25,7 +25,8 @@ def eight_pictures() -> Tensor:
 
 
 @pytest.mark.parametrize(
-    ("linear_shortcut", "with_features", "steps", "factor", "psnr"), [(False, False, 120, 4, 17), (True, True, 60, 8, 24)]
+    ("linear_shortcut", "with_features", "steps", "factor", "psnr"),
+    [(False, False, 120, 4, 17), (True, True, 60, 8, 24)],
 )
 def test_eight_pictures_are_learned_by_heart(
     *, linear_shortcut: bool, with_features: bool, steps: int, factor: float, psnr: float

@@ -18,9 +18,7 @@ SCHEDULES: dict[str, Schedule] = {"ddpm": DDPM(DDPMConfig()), "edm": EDM(EDMConf
 
 def tiny() -> TextDiffusion:
     torch.manual_seed(0)
-    clip = CLIPTextConfig(
-        vocabulary_size=len(word_ids(WORDS)), context_length=4, width=16, num_layers=1, num_heads=2
-    )
+    clip = CLIPTextConfig(vocabulary_size=len(word_ids(WORDS)), context_length=4, width=16, num_layers=1, num_heads=2)
     unet = UNetConfig(
         width=32,
         mult=(1,),

@@ -1,6 +1,5 @@
 """Requests and the texts pictures carry."""
 
-import dataclasses
 import io
 import math
 
@@ -9,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from tintype.tasks.infotext import Provenance, alone, parameters, png_info, provenance, stamp
+from tintype.tasks.infotext import Provenance, parameters, png_info, provenance, stamp
 from tintype.tasks.request import LARGEST_SEED, Request
 
 RESOLVED = {
@@ -49,11 +48,8 @@ def test_parameters_follow_a1111() -> None:
     assert "Batch size: 2, Batch pos: 1" in lines[2]
 
 
-def test_one_of_an_exact_batch_stands_alone() -> None:
-    request = Request(prompt="a frog", seed=LARGEST_SEED, batch_size=3, exact=True, **RESOLVED)
-    assert request.seeds == (LARGEST_SEED, 0, 1)
-    made = Provenance(request=request, position=2, model="default", digest="0123456789")
-    assert alone(made) == dataclasses.replace(request, seed=1, batch_size=1)
+def test_seeds_follow_one_another_and_wrap() -> None:
+    assert Request(seed=LARGEST_SEED, batch_size=3).seeds == (LARGEST_SEED, 0, 1)
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ def test_the_average_by_hand() -> None:
     assert ema.average.keys() == {"weight", "running", "number"}
     assert ema.average["number"] == 7
     assert ema.average["running"] != 0
-    assert float(module.weight[0]) == 0.5
+    assert module.weight[0].item() == 0.5
 
 
 def test_a_constant_is_its_own_average() -> None:

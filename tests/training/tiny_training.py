@@ -53,9 +53,7 @@ def run(
 ) -> TrainingState:
     """Train in `out` with fresh objects."""
     config = replace(CONFIG, **changes)
-    return train(
-        objective or Regression(noise=0.1), Numbers(), config, out, recipe=to_json(config), hooks=hooks
-    )
+    return train(objective or Regression(noise=0.1), Numbers(), config, out, recipe=to_json(config), hooks=hooks)
 
 
 def everything(state: TrainingState) -> dict[str, Tensor]:

@@ -1,6 +1,6 @@
 """The command line. `tintype --help` loads no torch: each command imports what it needs when it runs.
 
-Exit codes: 0 done, 1 failed, 2 wrong usage (bad flags or values a request, model or recipe refuses).
+Exit codes: 0 done, 1 failed, 2 wrong usage (bad flags or values a request, model or recipe refuses), 130 interrupted.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from tintype.tasks.request import Request
 
-DONE, FAILED, USAGE = 0, 1, 2
+DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -30,6 +30,7 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("prompt_words", nargs="?", metavar="PROMPT", help="what to show")
     add_request_flags(command)
     command.add_argument("-m", "--model", help="an embedded model's name or a model folder (default: default)")
+    command.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
     command.add_argument("-o", "--output", help="a .png file for one picture, or a folder (default: outputs)")
     command.add_argument("--from", dest="source", metavar="PNG", help="repeat a picture of ours, byte for byte")
     command.add_argument("--json", action="store_true", help="print one JSON object instead of sentences")
@@ -43,6 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("eval", help="measure a model of emoji scenes")
     command.add_argument("model", nargs="?", default="default", help="an embedded model's name or a model folder")
+    command.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
     command.add_argument("--font", help="the Noto Color Emoji font, where it is not found by itself")
     command.add_argument("--objects", type=int, default=500, help="held-out (emoji, colour) prompts (default: 500)")
     command.add_argument("--pairs", type=int, default=200, help="held-out two-object scenes (default: 200)")
@@ -96,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return FAILED
     except KeyboardInterrupt:
         print(f"tintype {parsed.command}: stopped", file=sys.stderr)
-        return 128 + 2
+        return INTERRUPTED
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ def txt2img(arguments: argparse.Namespace) -> int:
     asked = _request(arguments)
     made = None if arguments.source is None else _read_provenance(Path(arguments.source))
     name = arguments.model or (made.model if made else "default")
-    model = load(name)
+    model = load(name, device=arguments.device)
     if made is not None:
         _check_same_model(made, model, name)
         asked = made.request
@@ -171,7 +171,7 @@ def train(arguments: argparse.Namespace) -> int:
 def evaluate(arguments: argparse.Namespace) -> int:
     from tintype.evaluation.scenes import evaluate_scenes, table
 
-    model = load(arguments.model)
+    model = load(arguments.model, device=arguments.device)
     result = evaluate_scenes(
         model,
         objects=arguments.objects,

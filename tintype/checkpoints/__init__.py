@@ -14,16 +14,24 @@ def embedded() -> list[str]:
     )
 
 
-def load(name: str = "default") -> LatentDiffusion:
-    """An embedded model's name, or the path of a model folder. Raises `ValueError` when it is neither or damaged."""
+def load(name: str = "default", *, device: str | None = None) -> LatentDiffusion:
+    """An embedded model's name, or the path of a model folder; on a GPU where there is one, or on `device`.
+
+    Raises `ValueError` when the name is neither, the weights are damaged or the device is not there.
+    """
+    import torch
+
     from tintype.checkpoints.model_folder import load_model
 
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"device {device!r}: PyTorch sees no CUDA device here; use cpu")
     with resources.as_file(resources.files("tintype.weights")) as weights:
         if name in embedded():
-            return load_model(weights / name)
+            return load_model(weights / name, device=device)
         path = Path(name).expanduser()
         if path.is_dir():
-            return load_model(path)
+            return load_model(path, device=device)
     if path.exists():
         raise ValueError(
             f"{name} is a file; expected a model folder (model.json and weights) or {nearest('', embedded())}"

@@ -33,7 +33,7 @@ def save_model(folder: Path, model: LatentDiffusion, *, dtype: torch.dtype) -> N
         path.write_text(json.dumps(to_json(model.config), indent=1))
 
 
-def load_model(folder: Path) -> LatentDiffusion:
+def load_model(folder: Path, *, device: str = "cpu") -> LatentDiffusion:
     """Raises `ValueError` naming the file that is missing, damaged or of another model."""
     for file in (CONFIG, *WEIGHTS):
         if not (folder / file).is_file():
@@ -53,7 +53,14 @@ def load_model(folder: Path) -> LatentDiffusion:
     ):
         if own != expected:
             raise ValueError(f"{file} is configured otherwise than {CONFIG} says; the folder mixes two models")
-    return assemble(config, unet=unet, autoencoder=autoencoder, text=text, source=str(folder), digest=digest(folder))
+    return assemble(
+        config,
+        unet=unet.to(device),
+        autoencoder=autoencoder.to(device),
+        text=text.to(device),
+        source=str(folder),
+        digest=digest(folder),
+    )
 
 
 def digest(folder: Path) -> str:

@@ -47,9 +47,9 @@ POSITIONS: dict[str, tuple[float, float]] = {  # where the free space goes: 0 = 
 }
 RELATIONS = ("to the left of", "to the right of", "above", "below")
 SIZES: dict[str, tuple[float, float]] = {  # longer side of an object as a fraction of the picture
-    "small": (0.47, 0.56),
-    "": (0.62, 0.75),
-    "large": (0.81, 0.94),
+    "small": (0.49, 0.53),
+    "": (0.67, 0.71),
+    "large": (0.86, 0.90),
 }
 MASS_NOUNS = {"bread", "bacon", "popcorn", "spaghetti", "sushi", "broccoli", "garlic", "fire", "jeans", "ice"}
 CONSONANT_SOUNDS = ("eu", "ewe", "one-", "uni", "use")  # said like "you" and "won"
@@ -203,9 +203,9 @@ class Scenes:
         side = round(size * generator.uniform(*SIZES[size_word]))
         free = size - side
         if position:
-            place = np.asarray(POSITIONS[position]) * free + generator.uniform(-0.03, 0.03, 2) * size
+            place = np.asarray(POSITIONS[position]) * free + generator.uniform(-0.015, 0.015, 2) * size
         else:
-            place = 0.5 * free + generator.uniform(-0.06, 0.06, 2) * size
+            place = 0.5 * free + generator.uniform(-0.03, 0.03, 2) * size
         centre = (np.clip(place, 0, free) + side / 2) / size
         noun = self._noun(emoji, generator)
         described = f"{size_word} {noun}" if size_word else noun
@@ -235,8 +235,8 @@ class Scenes:
             half = first_half if order == 0 else 1 - first_half
             centre = [0.0, 0.0]
             centre[along] = 0.25 + 0.5 * half
-            centre[1 - along] = 0.5 + generator.uniform(-0.15, 0.15)
-            side = round(self.config.size * generator.uniform(0.46, 0.49))
+            centre[1 - along] = 0.5 + generator.uniform(-0.05, 0.05)
+            side = round(self.config.size * generator.uniform(0.47, 0.49))
             placements.append(Placement(emoji=one, side=side, centre=(centre[0], centre[1])))
         nouns = (self._noun(emoji[0], generator), self._noun(emoji[1], generator))
         return Plan(

@@ -190,8 +190,8 @@ def background_right(image: Tensor, plans: Sequence[Plan]) -> float:
 
 @torch.inference_mode()
 def _round_trip(model: LatentDiffusion, image: Tensor) -> Tensor:
-    halves = [model.autoencoder.decode(model.autoencoder.encode(part).mean) for part in image.split(64)]
-    return torch.cat(halves).clamp(-1, 1)
+    parts = [model.autoencoder.decode(model.autoencoder.encode(part.to(model.device)).mean) for part in image.split(64)]
+    return torch.cat(parts).cpu().clamp(-1, 1)
 
 
 def reconstruction(model: LatentDiffusion, scenes: Scenes) -> Score:

@@ -56,7 +56,7 @@ class DefaultText2Img:
     steps: int = 25
     cfg_scale: float = 3.0
     font: str | None = None
-    sheet_every: int = 1500
+    sheet_every: int = 2000
 
     def prepare(self, out: Path) -> Run:
         if self.autoencoder is None:
@@ -172,7 +172,5 @@ def default_text2img() -> DefaultText2Img:
         text=CLIPTextConfig(context_length=32, width=192, num_layers=2, num_heads=4, activation="gelu"),
         schedule=DDPMConfig(betas="cosine"),
         prediction="v",
-        train=TrainConfig(
-            steps=8000, batch_size=32, learning_rate=1.2e-3, hold=0.45, ema_decay=0.9995, save_every=500
-        ),
+        train=TrainConfig(steps=20_000, batch_size=32, learning_rate=1.2e-3, hold=0.5, ema_decay=0.9995, save_every=500),
     )

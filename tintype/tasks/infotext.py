@@ -1,17 +1,16 @@
 """The text a picture carries so that it can be made again: A1111's "parameters", read by people and other programs,
 and beside it the exact request as JSON, read by `--from`."""
 
-import dataclasses
 import json
 from dataclasses import dataclass
 
 from PIL import Image, PngImagePlugin
 
 from tintype.common.config import from_json, to_json
+from tintype.common.version import VERSION
 from tintype.tasks.request import Request
 
 PARAMETERS, REQUEST = "parameters", "tintype"
-VERSION = "tintype 0.1.0"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,7 +42,7 @@ def parameters(made: Provenance) -> str:
         pairs |= {"Batch size": request.batch_size, "Batch pos": made.position}
     if request.exact:
         pairs["Exact"] = "True"
-    pairs["Version"] = VERSION
+    pairs["Version"] = f"tintype {VERSION}"
     lines = [request.prompt]
     if request.negative_prompt:
         lines.append(f"Negative prompt: {request.negative_prompt}")
@@ -93,8 +92,3 @@ def provenance(picture: Image.Image) -> Provenance:
     if not 0 <= made.position < request.batch_size:
         raise ValueError(f"the picture's tintype request is damaged: position {made.position}")
     return made
-
-
-def alone(made: Provenance) -> Request:
-    """The request of one picture of an exact batch on its own; others need their batch to repeat every byte."""
-    return dataclasses.replace(made.request, seed=made.request.seeds[made.position], batch_size=1)

@@ -1,0 +1,90 @@
+import io
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from tiny_training import CONFIG, run
+
+from tintype.training.hooks import Log, Progress, Sheets
+from tintype.training.loop import Report
+from tintype.training.state import TrainingState
+
+
+def lines(path: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_the_log_holds_means_since_its_last_line(tmp_path: Path) -> None:
+    seen: list[float] = []
+
+    def hook(report: Report) -> None:
+        seen.append(float(report.metrics["loss"]))
+
+    run(tmp_path, hooks=[Log(tmp_path / "log.jsonl", every=5), hook])
+    first, second = lines(tmp_path / "log.jsonl")
+    assert first.keys() == {"step", "samples", "rate", "samples_per_s", "loss", "half"}
+    assert (first["step"], first["samples"], second["step"], second["samples"]) == (5, 20, 10, 40)
+    assert first["loss"] == pytest.approx(sum(seen[:5]) / 5, abs=1e-5)
+    assert second["loss"] == pytest.approx(sum(seen[5:10]) / 5, abs=1e-5)
+    assert second["half"] == pytest.approx(second["loss"] / 2, abs=1e-5)
+    assert first["rate"] == CONFIG.rate(4)
+    assert second["samples_per_s"] > 0
+
+
+def test_the_log_goes_on_after_a_stop(tmp_path: Path) -> None:
+    run(tmp_path, steps=6, hooks=[Log(tmp_path / "log.jsonl", every=3)])
+    run(tmp_path, steps=12, hooks=[Log(tmp_path / "log.jsonl", every=3)])
+    assert [line["step"] for line in lines(tmp_path / "log.jsonl")] == [3, 6, 9, 12]
+
+
+def test_sheets_are_pictures_by_step(tmp_path: Path) -> None:
+    drawn: list[int] = []
+
+    def draw(state: TrainingState) -> Image.Image:
+        drawn.append(state.step)
+        return Image.new("RGB", (state.step, 2), "red")
+
+    run(tmp_path, steps=7, hooks=[Sheets(tmp_path, draw, every=3, last=7)])
+    assert drawn == [3, 6, 7]
+    found = sorted(tmp_path.glob("sheet-*"))
+    assert [path.name for path in found] == ["sheet-00000003.png", "sheet-00000006.png", "sheet-00000007.png"]
+    with Image.open(found[1]) as picture:
+        assert picture.format == "PNG"
+        assert picture.size == (6, 2)
+    assert not list(tmp_path.glob(".sheet*"))
+
+
+def test_a_sheet_that_fails_leaves_no_file(tmp_path: Path) -> None:
+    class Broken(Image.Image):
+        def save(self, fp: object, format: str | None = None, **params: object) -> None:
+            Path(str(fp)).write_bytes(b"half a picture")
+            raise OSError("No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        run(tmp_path, steps=2, hooks=[Sheets(tmp_path, lambda _: Broken(), every=1, last=2)])
+    assert not list(tmp_path.glob("*sheet*"))
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_progress_needs_no_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, resumed: bool) -> None:
+    if resumed:
+        run(tmp_path, steps=5)
+    stream = io.StringIO()
+    assert not stream.isatty()
+    monkeypatch.setattr(sys, "stderr", stream)
+    run(tmp_path, hooks=[Progress(12, every=4)])
+    text = stream.getvalue()
+    assert "12/12" in text
+    assert "loss=" in text
+    assert text.endswith("\n")
+
+
+def test_progress_says_numbers_and_not_tensors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    run(tmp_path, steps=2, hooks=[Progress(2, every=1)])
+    assert "tensor" not in stream.getvalue()
+    assert torch.get_num_threads() >= 1

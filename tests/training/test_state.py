@@ -1,0 +1,225 @@
+import json
+import logging
+import multiprocessing
+import os
+import random
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_training import CONFIG, Regression, assert_equal, child, child_killed_at, everything, run
+from torch import Tensor, nn
+
+from tintype.common.config import to_json
+from tintype.common.files import load_tensors, whole_folder
+from tintype.training.state import checkpoints
+
+SIGKILLED = -9
+FORK = multiprocessing.get_context("forkserver")
+FORK.set_forkserver_preload(["tiny_training"])
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(os.listdir(folder))
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tensor]:
+    """Twelve steps in one go."""
+    return everything(run(tmp_path_factory.mktemp("uninterrupted"), save_every=12))
+
+
+# Resuming
+
+
+def test_a_resumed_run_is_the_run_that_was_not_interrupted(
+    tmp_path: Path, uninterrupted: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Five steps, then new objects and seven more: weights, averages and optimizer agree bit for bit."""
+    with monkeypatch.context() as patch:
+        patch.setattr("tiny_training.CONFIG", replace(CONFIG, save_every=5))
+
+        def stop(report: object) -> None:
+            if checkpoints(tmp_path):
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path, hooks=[stop])
+    assert names(tmp_path) == ["step-00000005"]
+    torch.manual_seed(99)  # whatever was drawn in between
+    torch.randn(7)
+    steps: list[int] = []
+    state = run(tmp_path, hooks=[lambda report: steps.append(report.state.step)])
+    assert steps == list(range(6, 13))
+    resumed = everything(state)
+    assert len([name for name in resumed if "optimizer" in name]) == 3 * len([*state.parts["network"].parameters()])
+    assert_equal(resumed, uninterrupted)
+
+
+def test_a_loaded_state_is_the_saved_one(tmp_path: Path, uninterrupted: dict[str, Tensor]) -> None:
+    saved = everything(run(tmp_path))
+    assert_equal(saved, uninterrupted)
+    state = run(tmp_path)  # nothing is left to do: it is only read
+    assert_equal(everything(state), saved)
+    weight = state.parts["network"].state_dict()["0.weight"]
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_what_a_checkpoint_holds(tmp_path: Path) -> None:
+    state = run(tmp_path, save_every=6)
+    assert names(tmp_path) == ["step-00000006", "step-00000012"]
+    last = tmp_path / "step-00000012"
+    assert names(last) == ["network.ema.safetensors", "network.safetensors", "recipe.json", "train.pt"]
+    for file, expected in (
+        ("network", state.parts["network"].state_dict()),
+        ("network.ema", state.emas["network"].state_dict()),
+    ):
+        found = load_tensors(last / f"{file}.safetensors")
+        assert found.keys() == expected.keys()
+        assert all(torch.equal(found[name], value) for name, value in expected.items())
+    assert json.loads((last / "recipe.json").read_text()) == to_json(replace(CONFIG, save_every=6))
+    assert torch.load(last / "train.pt", weights_only=True)["step"] == 12
+
+
+@pytest.mark.parametrize("keep", [1, 3])
+def test_only_the_newest_are_kept(tmp_path: Path, keep: int) -> None:
+    run(tmp_path, steps=5, save_every=1, keep=keep)
+    assert names(tmp_path) == [f"step-{step:08d}" for step in range(6 - keep, 6)]
+
+
+def test_the_newest_is_taken(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run(tmp_path, steps=3, save_every=1, keep=3)
+    with caplog.at_level(logging.INFO, logger="tintype"):
+        assert run(tmp_path, steps=3).step == 3
+    assert f"resumed from {tmp_path / 'step-00000003'}" in caplog.text
+
+
+class Other(Regression):
+    def __init__(self, network: nn.Module, *, part: str = "network") -> None:
+        super().__init__()
+        self.parts = {part: network}
+
+
+@pytest.mark.parametrize(
+    ("other", "why"),
+    [
+        (Other(nn.Sequential(nn.Conv2d(1, 6, 3), nn.Flatten())), "Unexpected key|Missing key"),
+        (
+            Other(
+                nn.Sequential(nn.Conv2d(1, 8, 3), nn.GroupNorm(2, 8), nn.SiLU(), nn.Flatten(), nn.Linear(32, 2))
+            ),
+            r"size mismatch for 0\.weight",
+        ),
+        (Other(Regression().parts["network"], part="critic"), "it holds network; expected critic"),
+    ],
+)
+def test_a_checkpoint_of_another_network(tmp_path: Path, other: Other, why: str) -> None:
+    run(tmp_path, steps=2)
+    before = (tmp_path / "step-00000002" / "network.safetensors").read_bytes()
+    with pytest.raises(ValueError, match=rf"step-00000002 is a checkpoint of another network \(.*({why}).*empty folder"):
+        run(tmp_path, steps=4, objective=other)
+    assert names(tmp_path) == ["step-00000002"]
+    assert (tmp_path / "step-00000002" / "network.safetensors").read_bytes() == before
+
+
+def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+    run(tmp_path, steps=2)
+    path = tmp_path / "step-00000002" / "network.safetensors"
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(ValueError, match=r"network\.safetensors is not a whole safetensors file"):
+        run(tmp_path, steps=4)
+
+
+# Being killed
+
+
+def test_leftovers_are_ignored_and_cleared(tmp_path: Path, uninterrupted: dict[str, Tensor]) -> None:
+    run(tmp_path, steps=5)
+    for leftover in (".step-00000006.abc123.tmp", ".step-00000004.xyz.tmp"):
+        (tmp_path / leftover).mkdir()
+        (tmp_path / leftover / "network.safetensors").write_bytes(b"half")
+    (tmp_path / ".step-notes.md").write_text("not ours")
+    (tmp_path / "step-by-step.txt").write_text("not ours either")
+    state = run(tmp_path, save_every=6, keep=2)
+    assert state.step == 12
+    assert names(tmp_path) == [".step-notes.md", "step-00000006", "step-00000012", "step-by-step.txt"]
+
+
+def test_an_error_while_saving_leaves_no_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError("No space left on device")
+
+    run(tmp_path, steps=2)
+    monkeypatch.setattr("tintype.training.state.torch.save", fail)
+    with pytest.raises(OSError, match="No space left"):
+        run(tmp_path, steps=4, save_every=1)
+    assert names(tmp_path) == ["step-00000002"]
+
+
+@pytest.mark.parametrize(
+    ("where", "count"),
+    [
+        ("rename", 1),  # the first checkpoint is written whole but not yet named
+        ("rename", 3),  # the third, with two older ones there
+        ("rename", 4),  # an old one is about to lose its name
+        ("rmdir", 1),  # an old one is half removed
+        ("replace", 2),  # a tensor file is written but not yet named
+        ("fsync", 3),  # in the middle of it all
+    ],
+)
+def test_killed_in_the_middle_of_saving(
+    tmp_path: Path, where: str, count: int, uninterrupted: dict[str, Tensor]
+) -> None:
+    process = FORK.Process(target=child_killed_at, args=(str(tmp_path), 12, where, count))
+    process.start()
+    process.join(120)
+    assert process.exitcode == SIGKILLED
+    assert checkpoints(tmp_path) == sorted(checkpoints(tmp_path))
+    leftovers = [name for name in names(tmp_path) if name.startswith(".")]
+    assert leftovers or (where, count) == ("rename", 4)
+    for path in checkpoints(tmp_path):
+        load_tensors(path / "network.safetensors")
+        load_tensors(path / "network.ema.safetensors")
+        torch.load(path / "train.pt", weights_only=True)
+    assert_equal(everything(run(tmp_path, save_every=1, keep=2)), uninterrupted)
+    assert names(tmp_path) == ["step-00000011", "step-00000012"]
+
+
+def test_killed_at_random_moments_again_and_again(tmp_path: Path) -> None:
+    """Eight lives, each ended by SIGKILL some milliseconds after its first new checkpoint; the ninth runs to the end."""
+    (tmp_path / "whole").mkdir()
+    whole = everything(run(tmp_path / "whole", steps=60, save_every=60))
+    out = tmp_path / "killed"
+    out.mkdir()
+    chance = random.Random(0)
+    reached: list[int] = []
+    for _ in range(8):
+        before = names(out)
+        process = FORK.Process(target=child, args=(str(out), 60))
+        process.start()
+        until = time.monotonic() + 60
+        while not set(name for name in names(out) if name.startswith("step-")) - set(before):
+            assert process.is_alive(), "it ended by itself"
+            assert time.monotonic() < until
+            time.sleep(0.001)
+        time.sleep(chance.uniform(0, 0.03))
+        process.kill()
+        process.join(60)
+        assert process.exitcode in (SIGKILLED, 0)
+        reached.append(int(checkpoints(out)[-1].name.removeprefix("step-")))
+    assert reached == sorted(reached)
+    assert reached[3] < 60  # or fewer lives were cut short than it seems
+    final = run(out, steps=60, save_every=1, keep=2)
+    assert_equal(everything(final), whole)
+    assert names(out) == ["step-00000059", "step-00000060"]
+
+
+def test_a_killed_folder_is_never_half_there(tmp_path: Path) -> None:
+    """The name appears with the whole, for any reader at any moment."""
+    path = tmp_path / "step-00000001"
+    with whole_folder(path) as folder:
+        (folder / "a").write_text("1")
+        assert checkpoints(tmp_path) == []
+    assert checkpoints(tmp_path) == [path]
