@@ -37,7 +37,6 @@ SCHEDULES: dict[str, Schedule] = {
     "short": DDPM(DDPMConfig(steps=10)),
     "edm": EDM(EDMConfig()),
     "flow": Flow(FlowConfig()),
-    "flow, shift 3": Flow(FlowConfig(shift=3.0)),
 }
 each_schedule = pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES.keys())
 
@@ -134,10 +133,9 @@ def test_edm_tells_the_network_a_quarter_of_log_sigma() -> None:
     assert (schedule.sigma_min, schedule.sigma_max) == (0.002, 80.0)
 
 
-@pytest.mark.parametrize("shift", [1.0, 3.0])
-def test_flow_levels_equal_diffusers(shift: float) -> None:
-    s = FlowMatchEulerDiscreteScheduler(shift=shift).sigmas.flip(0).double()  # of t = 1 ... 1000
-    ours = Flow(FlowConfig(shift=shift)).sigma(torch.arange(1, 1001))
+def test_flow_levels_equal_diffusers() -> None:
+    s = FlowMatchEulerDiscreteScheduler().sigmas.flip(0).double()  # of t = 1 ... 1000
+    ours = Flow(FlowConfig()).sigma(torch.arange(1, 1001))
     torch.testing.assert_close((ours / (1 + ours))[:-1], s[:-1], rtol=1e-6, atol=0)
     assert s[-1] == 1
     assert ours[-1] == 4096
@@ -168,11 +166,10 @@ def test_edm_draws_log_normal_levels() -> None:
     assert distance_to_uniform(torch.special.ndtr(deviate)) < 1.95
 
 
-@pytest.mark.parametrize("shift", [1.0, 3.0])
-def test_flow_draws_uniform_times_then_shifts_them(shift: float) -> None:
-    schedule = Flow(FlowConfig(shift=shift))
+def test_flow_draws_uniform_times() -> None:
+    schedule = Flow(FlowConfig())
     sigma = draws(schedule, 20_000)
-    assert distance_to_uniform(sigma / (shift + sigma)) < 1.95
+    assert distance_to_uniform(sigma / (1 + sigma)) < 1.95
     assert bool(((sigma >= schedule.sigma_min) & (sigma <= schedule.sigma_max)).all())
 
 

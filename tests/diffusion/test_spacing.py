@@ -19,7 +19,6 @@ SCHEDULES: dict[str, Schedule] = {
     "250 steps": DDPM(DDPMConfig(steps=250)),
     "edm": EDM(EDMConfig()),
     "flow": Flow(FlowConfig()),
-    "flow, shift 3": Flow(FlowConfig(shift=3.0)),
 }
 WALKING = ("leading", "trailing", "linspace")  # those that need training steps
 

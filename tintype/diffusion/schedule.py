@@ -145,9 +145,8 @@ class EDM:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FlowConfig:
-    """`shift` moves time towards noise (Esser et al. 2024, eq. 23); `scale` is what the network counts t in."""
+    """`scale` is what the network counts t in."""
 
-    shift: float = 1.0
     scale: float = 1000.0
     sigma_max: float = 4096.0
 
@@ -161,25 +160,21 @@ class Flow:
     def __init__(self, config: FlowConfig) -> None:
         self.config = config
         self.sigma_max = config.sigma_max
-        self.sigma_min = float(self._shifted(torch.tensor(1 / config.scale, dtype=torch.float64)))
+        self.sigma_min = 1 / (config.scale - 1)  # of t = 1
         self.t_min = 1.0
         self.t_max = float(self.t(torch.tensor(config.sigma_max)))
 
-    def _shifted(self, s: Tensor) -> Tensor:
-        return self.config.shift * s / (1 - s)  # odds are multiplied by the shift
-
     def sigma(self, t: Tensor) -> Tensor:
-        return self._shifted((t.double() / self.config.scale).clamp(max=1 - 1e-12)).clamp(
-            self.sigma_min, self.sigma_max
-        )
+        s = (t.double() / self.config.scale).clamp(max=1 - 1e-12)
+        return (s / (1 - s)).clamp(self.sigma_min, self.sigma_max)
 
     def t(self, sigma: Tensor) -> Tensor:
         sigma = sigma.double().clamp(self.sigma_min, self.sigma_max)
-        return sigma / (self.config.shift + sigma) * self.config.scale
+        return sigma / (1 + sigma) * self.config.scale
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
         s = torch.rand(count, generator=generator, dtype=torch.float64)
-        return self._shifted(s).clamp(self.sigma_min, self.sigma_max)
+        return (s / (1 - s)).clamp(self.sigma_min, self.sigma_max)
 
 
 def make_schedule(config: DDPMConfig | EDMConfig | FlowConfig) -> Schedule:
