@@ -31,5 +31,5 @@ def test_a_new_file_is_a_new_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_pick() -> None:
     entries = {"euler": 1, "heun": 2}
     assert pick("sampler", "heun", entries) == 2
-    with pytest.raises(ValueError, match="unknown sampler 'eulre'; expected euler$"):
+    with pytest.raises(ValueError, match=r"unknown sampler 'eulre'; expected euler$"):
         pick("sampler", "eulre", entries)

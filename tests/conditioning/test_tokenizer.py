@@ -147,7 +147,7 @@ def test_words_are_the_text_without_its_spaces(text: str) -> None:
     assert "".join("".join(word for word, _ in words).split()) == "".join(expected.split())
 
 
-@given(st.text(max_size=20).map(lambda text: tokenize(text)))
+@given(st.text(max_size=20).map(tokenize))
 @settings(max_examples=100)
 def test_a_word_alone_has_the_same_ids(words: list[tuple[str, tuple[int, ...]]]) -> None:
     for word, ids in words:

@@ -161,6 +161,12 @@ def test_ddpm_draws_every_training_step_equally_often() -> None:
     assert (counts - 10_000).abs().max() < 4 * math.sqrt(9_000)
 
 
+def test_ddpm_draws_noise_more_often_with_an_exponent_below_one() -> None:
+    schedule = DDPM(DDPMConfig(draw_exponent=0.5))
+    share = (draws(schedule, 100_000) >= schedule.sigmas[750]).double().mean()
+    assert share == pytest.approx(1 - 0.75**2, abs=0.01)
+
+
 def test_edm_draws_log_normal_levels() -> None:
     deviate = (draws(EDM(EDMConfig()), 20_000).log() + 1.2) / 1.2
     assert distance_to_uniform(torch.special.ndtr(deviate)) < 1.95

@@ -44,7 +44,7 @@ OVERFIT = [  # schedule, prediction, how many times smaller the loss is after 80
     (DDPM(DDPMConfig()), "eps", 6),
     (DDPM(DDPMConfig()), "v", 3),
     (DDPM(DDPMConfig()), "x0", 30),
-    (Flow(FlowConfig(shift=3)), "flow", 6),
+    (Flow(FlowConfig()), "flow", 4),
     (EDM(EDMConfig(log_mean=0.7, log_std=0.8)), "edm", 6),
     (EDM(EDMConfig(log_mean=0.7, log_std=0.8)), "v", 4),
 ]

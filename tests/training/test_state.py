@@ -18,7 +18,7 @@ from tintype.training.state import checkpoints
 
 SIGKILLED = -9
 FORK = multiprocessing.get_context("forkserver")
-FORK.set_forkserver_preload(["torch", "tintype.training.loop"])  # so that a child starts in milliseconds
+FORK.set_forkserver_preload(["torch._dynamo", "tintype.training.loop"])  # so that a child starts in milliseconds
 
 
 def names(folder: Path) -> list[str]:
@@ -29,6 +29,11 @@ def names(folder: Path) -> list[str]:
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tensor]:
     """Twelve steps in one go."""
     return everything(run(tmp_path_factory.mktemp("uninterrupted"), save_every=12))
+
+
+def newest(out: Path) -> int:
+    """The step of the newest checkpoint; 0 when there is none."""
+    return max((int(path.name.removeprefix("step-")) for path in checkpoints(out)), default=0)
 
 
 # Resuming
@@ -107,9 +112,7 @@ class Other(Regression):
     [
         (Other(nn.Sequential(nn.Conv2d(1, 6, 3), nn.Flatten())), "Unexpected key|Missing key"),
         (
-            Other(
-                nn.Sequential(nn.Conv2d(1, 8, 3), nn.GroupNorm(2, 8), nn.SiLU(), nn.Flatten(), nn.Linear(32, 2))
-            ),
+            Other(nn.Sequential(nn.Conv2d(1, 8, 3), nn.GroupNorm(2, 8), nn.SiLU(), nn.Flatten(), nn.Linear(32, 2))),
             r"size mismatch for 0\.weight",
         ),
         (Other(Regression().parts["network"], part="critic"), "it holds network; expected critic"),
@@ -118,7 +121,9 @@ class Other(Regression):
 def test_a_checkpoint_of_another_network(tmp_path: Path, other: Other, why: str) -> None:
     run(tmp_path, steps=2)
     before = (tmp_path / "step-00000002" / "network.safetensors").read_bytes()
-    with pytest.raises(ValueError, match=rf"step-00000002 is a checkpoint of another network \(.*({why}).*empty folder"):
+    with pytest.raises(
+        ValueError, match=rf"step-00000002 is a checkpoint of another network \(.*({why}).*empty folder"
+    ):
         run(tmp_path, steps=4, objective=other)
     assert names(tmp_path) == ["step-00000002"]
     assert (tmp_path / "step-00000002" / "network.safetensors").read_bytes() == before
@@ -176,9 +181,7 @@ def test_killed_in_the_middle_of_saving(
     process.start()
     process.join(120)
     assert process.exitcode == SIGKILLED
-    assert checkpoints(tmp_path) == sorted(checkpoints(tmp_path))
-    leftovers = [name for name in names(tmp_path) if name.startswith(".")]
-    assert leftovers or (where, count) == ("rename", 4)
+    assert [name for name in names(tmp_path) if name.startswith(".")]
     for path in checkpoints(tmp_path):
         load_tensors(path / "network.safetensors")
         load_tensors(path / "network.ema.safetensors")
@@ -188,32 +191,29 @@ def test_killed_in_the_middle_of_saving(
 
 
 def test_killed_at_random_moments_again_and_again(tmp_path: Path) -> None:
-    """Eight lives, each ended by SIGKILL some milliseconds after its first new checkpoint; the ninth runs to the end."""
+    """Eight lives, each ended by SIGKILL milliseconds after its first new checkpoint; the ninth runs to the end."""
     (tmp_path / "whole").mkdir()
-    whole = everything(run(tmp_path / "whole", steps=60, save_every=60))
+    whole = everything(run(tmp_path / "whole", steps=80, save_every=80))
     out = tmp_path / "killed"
     out.mkdir()
-    chance = random.Random(0)
-    reached: list[int] = []
-    for _ in range(8):
-        before = names(out)
-        process = FORK.Process(target=child, args=(str(out), 60))
+    chance, kills, reached = random.Random(0), 0, 0
+    while kills < 8 and reached < 80:
+        process = FORK.Process(target=child, args=(str(out), 80))
         process.start()
-        until = time.monotonic() + 60
-        while not set(name for name in names(out) if name.startswith("step-")) - set(before):
-            assert process.is_alive(), "it ended by itself"
+        until = time.monotonic() + 120
+        while newest(out) == reached:
             assert time.monotonic() < until
             time.sleep(0.001)
-        time.sleep(chance.uniform(0, 0.03))
+        time.sleep(chance.uniform(0, 0.02))
         process.kill()
         process.join(60)
         assert process.exitcode in (SIGKILLED, 0)
-        reached.append(int(checkpoints(out)[-1].name.removeprefix("step-")))
-    assert reached == sorted(reached)
-    assert reached[3] < 60  # or fewer lives were cut short than it seems
-    final = run(out, steps=60, save_every=1, keep=2)
-    assert_equal(everything(final), whole)
-    assert names(out) == ["step-00000059", "step-00000060"]
+        kills += process.exitcode == SIGKILLED
+        assert newest(out) > reached
+        reached = newest(out)
+    assert kills >= 4
+    assert_equal(everything(run(out, steps=80, save_every=1, keep=2)), whole)
+    assert [name for name in names(out) if name != "step-00000079"] == ["step-00000080"]
 
 
 def test_a_killed_folder_is_never_half_there(tmp_path: Path) -> None:

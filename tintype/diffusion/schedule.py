@@ -81,6 +81,7 @@ class DDPMConfig:
     end: float = 0.012
     steps: int = 1000
     zero_terminal_snr: bool = False
+    draw_exponent: float = 1.0  # training draws step = steps * u ** exponent: below 1 it meets noise more often
 
 
 class DDPM:
@@ -111,7 +112,9 @@ class DDPM:
         return low + (log_sigma - table[low]) / (table[low + 1] - table[low])
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        return self.sigmas[torch.randint(len(self.sigmas), (count,), generator=generator)]
+        u = torch.rand(count, generator=generator, dtype=torch.float64)
+        steps = (len(self.sigmas) * u**self.config.draw_exponent).long().clamp(max=len(self.sigmas) - 1)
+        return self.sigmas[steps]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,0 +1,251 @@
+"""Each recipe from end to end, in miniature: one trains the next, as the embedded model was made."""
+
+import dataclasses
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import tintype.recipes.default_text2img
+from tintype.checkpoints import load
+from tintype.checkpoints.native import load_network, save_network
+from tintype.common.config import from_json, override, to_json
+from tintype.common.files import load_tensors
+from tintype.conditioning.text import words_of
+from tintype.data.scenes import SceneConfig, Scenes
+from tintype.generation import generate
+from tintype.models.autoencoder import Autoencoder, AutoencoderConfig
+from tintype.models.classifier import Classifier, ClassifierConfig
+from tintype.recipes import RECIPES, Recipe, run
+from tintype.recipes.default_text2img import taught_words
+from tintype.tasks.request import Request
+
+TRAIN = ("train.steps=4", "train.batch_size=4", "train.save_every=2", "train.warmup=1", "train.hold=1.0")
+SMALL = {
+    "scene_classifier": (*TRAIN, "model.widths=[8,16]", "model.norm_groups=4"),
+    "default_autoencoder": (
+        *TRAIN,
+        'model={"latent_channels":4,"width":8,"mult":[1,1],"num_blocks":1,"patch_size":4,"norm_groups":4}',
+        "loss.features=0.1",
+        "loss.features_from=1",
+    ),
+    "default_text2img": (
+        *TRAIN,
+        'unet={"in_channels":4,"out_channels":4,"width":16,"mult":[1,2],"num_blocks":1,"depth":[0,1],'
+        '"context_dim":16,"vector_dim":16,"num_heads":2,"norm_groups":4}',
+        "text.width=16",
+        "text.num_heads=2",
+        "text.num_layers=1",
+        "latents=24",
+        "steps=2",
+    ),
+}
+
+
+def small(name: str, *more: str) -> Recipe:
+    return override(RECIPES[name](), [*SMALL[name], *more])
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("classifier")
+    run(small("scene_classifier"), out, progress=False)
+    return out
+
+
+@pytest.fixture(scope="module")
+def autoencoder(tmp_path_factory: pytest.TempPathFactory, classifier: Path) -> Path:
+    out = tmp_path_factory.mktemp("autoencoder")
+    run(small("default_autoencoder", f"features={classifier / 'classifier.safetensors'}"), out, progress=False)
+    return out
+
+
+@pytest.fixture(scope="module")
+def text2img(tmp_path_factory: pytest.TempPathFactory, autoencoder: Path) -> Path:
+    out = tmp_path_factory.mktemp("text2img")
+    run(small("default_text2img", f"autoencoder={autoencoder / 'autoencoder.safetensors'}"), out, progress=False)
+    return out
+
+
+def published(out: Path) -> dict[str, bytes]:
+    """Everything but checkpoints and sheets, by file."""
+    files = [path for path in out.rglob("*") if path.is_file() and "step-" not in str(path) and path.suffix != ".png"]
+    return {str(path.relative_to(out)): path.read_bytes() for path in files}
+
+
+def times(out: Path) -> dict[str, int]:
+    return {str(path): path.stat().st_mtime_ns for path in out.rglob("*") if "step-" in str(path)}
+
+
+def test_every_recipe_is_tested_here() -> None:
+    assert RECIPES.keys() == SMALL.keys()
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_is_plain_data(name: str) -> None:
+    recipe = RECIPES[name]()
+    assert dataclasses.is_dataclass(recipe)
+    assert from_json(type(recipe), json.loads(json.dumps(to_json(recipe)))) == recipe
+    assert override(recipe, ["train.steps=7"]).train.steps == 7
+    assert recipe == RECIPES[name]()
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_run_leaves_checkpoints_and_the_whole_recipe(name: str, request: pytest.FixtureRequest) -> None:
+    out: Path = request.getfixturevalue(name.rpartition("_")[2])
+    assert sorted(path.name for path in out.glob("step-*")) == ["step-00000002", "step-00000004"]
+    recipe = RECIPES[name]()
+    saved = from_json(type(recipe), json.loads((out / "step-00000004" / "recipe.json").read_text()))
+    assert (saved.train.steps, saved.train.batch_size) == (4, 4)
+    assert not [entry for entry in os.listdir(out) if entry.startswith(".")]
+
+
+def test_the_classifier_is_published(classifier: Path) -> None:
+    network = load_network(classifier / "classifier.safetensors", "classifier", ClassifierConfig, Classifier)
+    assert network.config.widths == (8, 16)
+    average = load_tensors(classifier / "step-00000004" / "classifier.ema.safetensors")
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, average[name].half().float())
+    assert network(torch.zeros(2, 3, 64, 64)).shape == (2, 256)
+
+
+def test_the_autoencoder_is_published_with_a_sheet(autoencoder: Path) -> None:
+    network = load_network(autoencoder / "autoencoder.safetensors", "autoencoder", AutoencoderConfig, Autoencoder)
+    image = torch.rand(1, 3, 64, 64) * 2 - 1
+    assert network.decode(network.encode(image).mean).shape == image.shape
+    average = load_tensors(autoencoder / "step-00000004" / "autoencoder.ema.safetensors")
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, average[name].half().float())
+    assert (autoencoder / "sheet-00000004.png").is_file()
+
+
+def test_the_model_is_published_and_draws(text2img: Path, autoencoder: Path) -> None:
+    model = load(str(text2img / "model"))
+    request = Request(prompt="a red apple on a white background", seed=5)
+    picture = generate(model, request)[0]
+    assert picture.size == (64, 64)
+    assert picture.mode == "RGB"
+    assert np.ptp(np.asarray(picture)) > 0
+    text = picture.info["parameters"]
+    assert text.startswith("a red apple on a white background\n")
+    assert "Steps: 2," in text
+    assert "Seed: 5," in text
+    again = generate(load(str(text2img / "model")), request)[0]
+    assert again.tobytes() == picture.tobytes()
+    other = generate(model, Request(prompt="a red apple on a white background", seed=6))[0]
+    assert other.tobytes() != picture.tobytes()
+
+    average = load_tensors(text2img / "step-00000004" / "diffusion.ema.safetensors")
+    for file, prefix in (("unet", "unet."), ("text", "text.")):
+        weights = load_tensors(text2img / "model" / f"{file}.safetensors")
+        assert weights
+        for name, value in weights.items():
+            assert torch.equal(value, average[prefix + name].half())
+    first_stage = load_tensors(autoencoder / "autoencoder.safetensors")
+    for name, value in load_tensors(text2img / "model" / "autoencoder.safetensors").items():
+        assert torch.equal(value, first_stage[name])
+
+
+def test_wrapped_latents_have_unit_variance(text2img: Path) -> None:
+    model = load(str(text2img / "model"))
+    tensors = load_tensors(text2img / "latents.safetensors")
+    assert tensors["mean"].shape == (24, 4, 8, 8)
+    mean = model.space.wrap(tensors["mean"].float())
+    std = tensors["std"].float() * torch.tensor(model.space.scale)[:, None, None]
+    assert mean.mean(dim=(0, 2, 3)).abs().max() < 1e-2
+    variance = (mean.square() + std.square()).mean(dim=(0, 2, 3))
+    assert torch.allclose(variance, torch.ones(4), atol=0.02)
+
+
+def refuse(*_: object, **__: object) -> None:
+    raise AssertionError("this was to be done once")
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_finished_run_is_left_as_it_is(
+    name: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, more: dict[str, Sequence[str]]
+) -> None:
+    out: Path = request.getfixturevalue(name.rpartition("_")[2])
+    before, weights = times(out), published(out)
+    monkeypatch.setattr(tintype.recipes.default_text2img, "make_latents", refuse)
+    run(small(name, *more[name]), out, progress=False)
+    assert times(out) == before
+    assert published(out) == weights
+
+
+@pytest.fixture
+def more(classifier: Path, autoencoder: Path) -> dict[str, Sequence[str]]:
+    """What each recipe must be told beside its own numbers."""
+    return {
+        "scene_classifier": (),
+        "default_autoencoder": (f"features={classifier / 'classifier.safetensors'}",),
+        "default_text2img": (f"autoencoder={autoencoder / 'autoencoder.safetensors'}",),
+    }
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_stopped_run_goes_on_where_it_was(
+    name: str, tmp_path: Path, request: pytest.FixtureRequest, more: dict[str, Sequence[str]]
+) -> None:
+    """Two steps, then four: the published weights are those of the run of four, byte for byte."""
+    run(small(name, *more[name], "train.steps=2"), tmp_path, progress=False)
+    assert sorted(path.name for path in tmp_path.glob("step-*")) == ["step-00000002"]
+    run(small(name, *more[name]), tmp_path, progress=True)
+    whole: Path = request.getfixturevalue(name.rpartition("_")[2])
+    assert published(tmp_path) == published(whole)
+
+
+def test_latents_of_another_first_stage_are_made_anew(
+    text2img: Path, tmp_path: Path, more: dict[str, Sequence[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(3)
+    other = tmp_path / "other.safetensors"
+    config = AutoencoderConfig(latent_channels=4, width=8, mult=(1, 1), num_blocks=1, patch_size=4, norm_groups=4)
+    save_network(other, "autoencoder", config, Autoencoder(config).state_dict(), dtype=torch.float16)
+    cache = tmp_path / "latents.safetensors"
+    cache.write_bytes((text2img / "latents.safetensors").read_bytes())
+    small("default_text2img", f"autoencoder={other}").prepare(tmp_path)
+    assert cache.read_bytes() != (text2img / "latents.safetensors").read_bytes()
+    monkeypatch.setattr(tintype.recipes.default_text2img, "make_latents", refuse)
+    small("default_text2img", f"autoencoder={other}").prepare(tmp_path)
+    with pytest.raises(AssertionError, match="this was to be done once"):
+        small("default_text2img", f"autoencoder={other}", "scenes.seed=4").prepare(tmp_path)
+
+
+def test_what_is_missing_is_said_before_anything_is_done(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"a first stage is expected: --set autoencoder=FILE .*default_autoencoder"):
+        run(small("default_text2img"), tmp_path)
+    with pytest.raises(
+        ValueError, match=r"needs a classifier: --set features=FILE .*scene_classifier.*loss\.features=0"
+    ):
+        run(small("default_autoencoder"), tmp_path)
+    with pytest.raises(ValueError, match=r"nowhere\.safetensors"):
+        run(small("default_text2img", "autoencoder=nowhere.safetensors"), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_the_feature_loss_no_classifier_is_needed(tmp_path: Path) -> None:
+    prepared = small("default_autoencoder", "loss.features=0").prepare(tmp_path)
+    assert prepared.objective.parts.keys() == {"autoencoder"}
+
+
+def test_a_first_stage_of_the_wrong_kind_is_named(classifier: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"holds a network of kind 'classifier'; expected 'autoencoder'"):
+        run(small("default_text2img", f"autoencoder={classifier / 'classifier.safetensors'}"), tmp_path)
+
+
+def test_without_the_font_the_run_says_how_to_get_it(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="apt-get install fonts-noto-color-emoji"):
+        run(small("scene_classifier", f"font={tmp_path / 'no.ttf'}"), tmp_path)
+
+
+@pytest.mark.parametrize("vocabulary", [256, 984])
+def test_every_word_of_every_caption_is_taught(vocabulary: int) -> None:
+    config = SceneConfig(vocabulary=vocabulary, objects=(0.4, 0.4, 0.1, 0.1), split="all")
+    scenes = Scenes(config)
+    captions = [scenes.plan(index).caption for index in range(1500)]
+    assert not set(words_of(captions)) - set(taught_words(config))
