@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image, ImageDraw, ImageFont
 
 import tintype.data.glyphs
 from tintype.data.emoji import emoji_table
@@ -76,6 +77,21 @@ def test_glyphs_are_cut_tight_and_premultiplied(size: int) -> None:
             assert edge.max() > 0
         assert (glyph[..., :3].max(axis=-1) <= alpha.astype(int) + 12).mean() > 0.99
         assert glyphs.draw(character, size) is glyph
+
+
+@pytest.mark.parametrize("character", ["🍎", "🫧", "👻", "🥕"])
+def test_nothing_visible_is_cut_off(character: str) -> None:
+    """At its own size a glyph is the font's bitmap, every pixel of it that is not almost transparent."""
+    font = ImageFont.truetype(str(find_font()), 109)
+    canvas = Image.new("RGBA", (200, 200))
+    ImageDraw.Draw(canvas).text((30, 30), character, font=font, embedded_color=True)
+    drawn = np.asarray(canvas).astype(float)
+    rows, columns = (np.flatnonzero((drawn[..., 3] > 8).any(axis=axis)) for axis in (1, 0))
+    cut = drawn[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    glyph = Glyphs().draw(character, max(cut.shape[:2]))
+    assert glyph.shape == cut.shape
+    assert (glyph[..., 3] == cut[..., 3]).all()
+    assert np.abs(glyph[..., :3] - cut[..., :3] * cut[..., 3:] / 255).max() <= 1
 
 
 def test_the_apple_is_red() -> None:

@@ -1,9 +1,10 @@
 """A typed list of modules, and memory layout."""
 
+import pytest
 import torch
 from torch import nn
 
-from tintype.nn.layers import Layers, to_channels_last
+from tintype.nn.layers import Conv3x3, Layers, to_channels_last
 
 
 def test_layers_are_a_list_named_by_position() -> None:
@@ -24,3 +25,17 @@ def test_only_convolutions_are_laid_out_and_no_number_changes() -> None:
     assert network[1].weight.is_contiguous()
     assert all(one is other for one, other in zip(parameters, network.parameters(), strict=True))
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+
+
+@pytest.mark.parametrize(("size", "product"), [((2, 2), True), ((1, 4), True), ((3, 3), False)], ids=str)
+def test_a_convolution_of_few_pixels_is_a_matrix_product(size: tuple[int, int], product: bool) -> None:
+    torch.manual_seed(0)
+    conv = Conv3x3(5, 32).to(memory_format=torch.channels_last)
+    x = torch.randn(2, 5, *size).contiguous(memory_format=torch.channels_last)
+    expected = nn.Conv2d.forward(conv, x)
+    with torch.inference_mode(), torch.profiler.profile() as profile:
+        got = conv(x)
+    assert product == ("aten::conv2d" not in {event.name for event in profile.events()})
+    torch.testing.assert_close(got, expected)
+    assert got.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(conv(x), expected)  # with gradients, always oneDNN's

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from tintype.common.config import from_json, to_json
 from tintype.common.files import load_metadata, load_tensors, save_tensors
+from tintype.nn.layers import to_channels_last
 
 C = TypeVar("C")
 M = TypeVar("M", bound=nn.Module)
@@ -63,3 +64,4 @@ def load_strict(module: nn.Module, state: dict[str, Tensor], where: str) -> None
         if value.shape != state[name].shape:
             raise ValueError(f"{where}: {name} is {tuple(state[name].shape)}; expected {tuple(value.shape)}")
     module.load_state_dict(state, assign=True)
+    to_channels_last(module)

@@ -5,7 +5,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tintype.nn.layers import SameConv2d
+from tintype.nn.layers import Conv3x3
 
 
 class ResBlock(nn.Module):
@@ -31,11 +31,11 @@ class ResBlock(nn.Module):
         self.resample: Literal["up", "down"] | None = resample
         self.scale_shift = scale_shift
         self.norm1 = nn.GroupNorm(norm_groups, in_channels, eps=eps)
-        self.conv1 = SameConv2d(in_channels, out_channels, 3)
+        self.conv1 = Conv3x3(in_channels, out_channels)
         self.shift_proj = nn.Linear(shift_dim, out_channels * (1 + scale_shift)) if shift_dim else None
         self.norm2 = nn.GroupNorm(norm_groups, out_channels, eps=eps)
-        self.conv2 = SameConv2d(out_channels, out_channels, 3)
-        self.shortcut = SameConv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
+        self.conv2 = Conv3x3(out_channels, out_channels)
+        self.shortcut = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
 
     def _resampled(self, x: Tensor) -> Tensor:
         match self.resample:
@@ -75,7 +75,7 @@ class Upsample(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv = SameConv2d(channels, channels, 3)
+        self.conv = Conv3x3(channels, channels)
 
     def forward(self, x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
         """`size`: (height, width) to reach when it is not just twice, as after halving an odd side."""

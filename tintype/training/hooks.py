@@ -46,7 +46,7 @@ class Log:
         for name, value in report.metrics.items():
             self._sums[name] = self._sums.get(name, 0.0) + float(value)
         self._count += 1
-        if report.state.step % self.every:
+        if report.state.step % self.every and report.state.step != self.last:
             return
         now = time.perf_counter()
         speed = (report.samples - self._samples_at) / (now - self._time_at) if self._samples_at else 0.0

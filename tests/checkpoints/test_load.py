@@ -1,0 +1,86 @@
+"""Models by name and path, and networks in files."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import tintype
+from tintype.checkpoints import embedded
+from tintype.checkpoints.model_folder import load_model, save_model
+from tintype.checkpoints.native import load_network, read_header, save_network
+from tintype.common.files import save_tensors
+from tintype.models.classifier import Classifier, ClassifierConfig
+
+SMALL = ClassifierConfig(num_classes=3, image_size=16, widths=(8, 8))
+
+
+def test_the_embedded_model_is_whole_and_small() -> None:
+    assert "default" in embedded()
+    folder = Path(tintype.__file__).parent / "weights"
+    sizes = [file.stat().st_size for file in folder.rglob("*.safetensors")]
+    assert max(sizes) <= 16 * 2**20
+    assert sum(sizes) <= 40 * 2**20
+
+
+def test_a_model_saved_and_loaded_draws_the_same(tmp_path: Path) -> None:
+    model = tintype.load("default")
+    save_model(tmp_path / "copy", model, dtype=torch.float16)  # the weights are published in float16: nothing is lost
+    copy = load_model(tmp_path / "copy")
+    assert copy.config == model.config
+    assert copy.digest == model.digest
+    request = tintype.Request(prompt="a frog", seed=1, steps=2)
+    assert tintype.generate(copy, request)[0].tobytes() == tintype.generate(model, request)[0].tobytes()
+
+
+def test_the_digest_changes_with_any_weight(tmp_path: Path) -> None:
+    model = tintype.load("default")
+    model.conditioner.encoder.norm.weight.data[0] += 1
+    save_model(tmp_path / "other", model, dtype=torch.float16)
+    assert load_model(tmp_path / "other").digest != model.digest
+
+
+def test_a_network_file_says_what_it_holds(tmp_path: Path) -> None:
+    path = tmp_path / "classifier.safetensors"
+    network = Classifier(SMALL)
+    save_network(path, "classifier", SMALL, network.state_dict(), dtype=torch.float32)
+    assert read_header(path).kind == "classifier"
+    loaded = load_network(path, "classifier", ClassifierConfig, Classifier)
+    assert not loaded.training
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, loaded.state_dict()[name])
+    with pytest.raises(ValueError, match="kind 'classifier'; expected 'unet'"):
+        load_network(path, "unet", ClassifierConfig, Classifier)
+
+
+def test_missing_unexpected_and_misshapen_tensors_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "classifier.safetensors"
+    state = Classifier(SMALL).state_dict()
+    for change, words in (
+        ({"head.bias": None}, "1 tensors are missing .'head.bias'"),
+        ({"extra": torch.zeros(1)}, "1 are unexpected .'extra'"),
+        ({"head.bias": torch.zeros(7)}, r"head.bias is \(7,\); expected \(3,\)"),
+    ):
+        changed = {name: value for name, value in (state | change).items() if value is not None}
+        save_network(path, "classifier", SMALL, changed, dtype=torch.float32)
+        with pytest.raises(ValueError, match=words):
+            load_network(path, "classifier", ClassifierConfig, Classifier)
+
+
+def test_foreign_files_and_names_are_refused(tmp_path: Path) -> None:
+    foreign = tmp_path / "foreign.safetensors"
+    save_tensors(foreign, {"x": torch.zeros(1)})
+    with pytest.raises(ValueError, match="no tintype header"):
+        read_header(foreign)
+    with pytest.raises(ValueError, match="is a file; expected a model folder"):
+        tintype.load(str(foreign))
+    with pytest.raises(ValueError, match=r"has no model\.json"):
+        tintype.load(str(tmp_path))
+    with pytest.raises(ValueError, match="no model 'defualt'; expected default"):
+        tintype.load("defualt")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="about machines without CUDA")
+def test_a_device_that_is_not_there_is_refused() -> None:
+    with pytest.raises(ValueError, match="no CUDA device"):
+        tintype.load("default", device="cuda")
