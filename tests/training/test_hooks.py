@@ -23,20 +23,21 @@ def test_the_log_holds_means_since_its_last_line(tmp_path: Path) -> None:
     def hook(report: Report) -> None:
         seen.append(float(report.metrics["loss"]))
 
-    run(tmp_path, hooks=[Log(tmp_path / "log.jsonl", every=5), hook])
-    first, second = lines(tmp_path / "log.jsonl")
+    run(tmp_path, hooks=[Log(tmp_path / "log.jsonl", every=5, last=12), hook])
+    first, second, last = lines(tmp_path / "log.jsonl")
     assert first.keys() == {"step", "samples", "rate", "samples_per_s", "loss", "half"}
     assert (first["step"], first["samples"], second["step"], second["samples"]) == (5, 20, 10, 40)
     assert first["loss"] == pytest.approx(sum(seen[:5]) / 5, abs=1e-5)
     assert second["loss"] == pytest.approx(sum(seen[5:10]) / 5, abs=1e-5)
+    assert (last["step"], last["loss"]) == (12, pytest.approx(sum(seen[10:]) / 2, abs=1e-5))
     assert second["half"] == pytest.approx(second["loss"] / 2, abs=1e-5)
     assert first["rate"] == CONFIG.rate(4)
     assert second["samples_per_s"] > 0
 
 
 def test_the_log_goes_on_after_a_stop(tmp_path: Path) -> None:
-    run(tmp_path, steps=6, hooks=[Log(tmp_path / "log.jsonl", every=3)])
-    run(tmp_path, steps=12, hooks=[Log(tmp_path / "log.jsonl", every=3)])
+    run(tmp_path, steps=6, hooks=[Log(tmp_path / "log.jsonl", every=3, last=12)])
+    run(tmp_path, steps=12, hooks=[Log(tmp_path / "log.jsonl", every=3, last=12)])
     assert [line["step"] for line in lines(tmp_path / "log.jsonl")] == [3, 6, 9, 12]
 
 

@@ -42,7 +42,7 @@ def run(recipe: Recipe, out: Path, *, progress: bool = True) -> None:
     """Train into `out`, going on where an earlier call with the same folder stopped, and publish the result there."""
     out.mkdir(parents=True, exist_ok=True)
     prepared = recipe.prepare(out)
-    hooks: list[Hook] = [Log(out / "log.jsonl")]
+    hooks: list[Hook] = [Log(out / "log.jsonl", last=recipe.train.steps)]
     if progress:
         hooks.append(Progress(recipe.train.steps))
     if prepared.sheet is not None:

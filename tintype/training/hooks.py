@@ -34,10 +34,10 @@ class Progress:
 
 
 class Log:
-    """Appends one JSON line every so many steps to `log.jsonl`: means of the metrics since the last line."""
+    """Appends a JSON line every so many steps, and at the last: means of the metrics since the line before."""
 
-    def __init__(self, path: Path, *, every: int = 50) -> None:
-        self.path, self.every = path, every
+    def __init__(self, path: Path, *, last: int, every: int = 50) -> None:
+        self.path, self.last, self.every = path, last, every
         self._sums: dict[str, float] = {}
         self._count = 0
         self._samples_at, self._time_at = 0, time.perf_counter()
