@@ -161,6 +161,15 @@ def test_ddpm_draws_every_training_step_equally_often() -> None:
     assert (counts - 10_000).abs().max() < 4 * math.sqrt(9_000)
 
 
+def test_ddpm_leaves_out_steps_above_sigma_max() -> None:
+    whole, cut = DDPM(DDPMConfig(betas="cosine")), DDPM(DDPMConfig(betas="cosine", sigma_max=40.0))
+    assert whole.sigma_max > 10_000
+    assert 20 < cut.sigma_max <= 40
+    assert torch.equal(cut.sigmas, whole.sigmas[: len(cut.sigmas)])
+    assert cut.t_max == len(cut.sigmas) - 1
+    assert draws(cut, 10_000).max() <= 40
+
+
 def test_ddpm_draws_noise_more_often_with_an_exponent_below_one() -> None:
     schedule = DDPM(DDPMConfig(draw_exponent=0.5))
     share = (draws(schedule, 100_000) >= schedule.sigmas[750]).double().mean()

@@ -74,13 +74,15 @@ def zero_terminal_snr(alpha_bar: Tensor) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DDPMConfig:
-    """Defaults are Stable Diffusion's."""
+    """Defaults are Stable Diffusion's. `sigma_max` leaves out the steps above it: the cosine schedule ends at 20,000,
+    and from there to 10 neither multistep nor second-order samplers can stride."""
 
     betas: Betas = "scaled_linear"
     start: float = 0.00085
     end: float = 0.012
     steps: int = 1000
     zero_terminal_snr: bool = False
+    sigma_max: float | None = None
     draw_exponent: float = 1.0  # training draws step = steps * u ** exponent: below 1 it meets noise more often
 
 
@@ -93,9 +95,10 @@ class DDPM:
         alpha_bar = torch.cumprod(1 - betas, dim=0)
         if config.zero_terminal_snr:
             alpha_bar = zero_terminal_snr(alpha_bar)
-        self.sigmas = ((1 - alpha_bar) / alpha_bar).sqrt()
+        sigmas = ((1 - alpha_bar) / alpha_bar).sqrt()
+        self.sigmas = sigmas if config.sigma_max is None else sigmas[sigmas <= config.sigma_max]
         self._log_sigmas = self.sigmas.log()
-        self.t_min, self.t_max = 0.0, float(config.steps - 1)
+        self.t_min, self.t_max = 0.0, float(len(self.sigmas) - 1)
         self.sigma_min, self.sigma_max = float(self.sigmas[0]), float(self.sigmas[-1])
 
     def sigma(self, t: Tensor) -> Tensor:

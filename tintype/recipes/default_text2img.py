@@ -170,7 +170,7 @@ def default_text2img() -> DefaultText2Img:
             norm_groups=8,
         ),
         text=CLIPTextConfig(context_length=32, width=192, num_layers=2, num_heads=4, activation="gelu"),
-        schedule=DDPMConfig(betas="cosine", draw_exponent=0.6),
+        schedule=DDPMConfig(betas="cosine", sigma_max=40.0, draw_exponent=0.6),
         prediction="v",
         train=TrainConfig(
             steps=20_000, batch_size=32, learning_rate=1.2e-3, hold=0.5, ema_decay=0.9995, save_every=500
