@@ -72,8 +72,11 @@ def text2img(tmp_path_factory: pytest.TempPathFactory, autoencoder: Path) -> Pat
 
 
 def published(out: Path) -> dict[str, bytes]:
-    """Everything but checkpoints and sheets, by file."""
-    files = [path for path in out.rglob("*") if path.is_file() and "step-" not in str(path) and path.suffix != ".png"]
+    """Everything but checkpoints, sheets and the log, by file."""
+    others = {".png", ".jsonl"}
+    files = [
+        path for path in out.rglob("*") if path.is_file() and "step-" not in str(path) and path.suffix not in others
+    ]
     return {str(path.relative_to(out)): path.read_bytes() for path in files}
 
 
