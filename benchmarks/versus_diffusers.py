@@ -282,13 +282,18 @@ def outside(pair: Pair, *, rounds: int, clock: Clock, steps: int = 100) -> Race:
     forward = pair.pipeline.unet.forward
     pair.pipeline.unet.forward = lambda *_, **__: (still.answer,)
     try:
-        many = race(
-            lambda: idle.theirs(steps=steps, output="latent"), lambda: idle.our_latents(steps=steps), rounds=rounds
+        many, one = (
+            race(
+                lambda count=count: idle.theirs(steps=count, output="latent"),
+                lambda count=count: idle.our_latents(steps=count),
+                rounds=rounds,
+                clock=clock,
+            )
+            for count in (steps, 1)
         )
-        one = race(lambda: idle.theirs(steps=1, output="latent"), lambda: idle.our_latents(steps=1), rounds=rounds)
     finally:
         pair.pipeline.unet.forward = forward
-    theirs, ours = ((a - b) / (steps - 1) for a, b in ((many.theirs, one.theirs), (many.ours, one.ours)))
+    theirs, ours = (many.theirs - one.theirs) / (steps - 1), (many.ours - one.ours) / (steps - 1)
     return Race(theirs, ours, theirs / ours)
 
 
@@ -332,7 +337,8 @@ def main() -> int:
         "aten events in a U-Net forward": (Race(*counts, counts[0] / counts[1]), 1, ".0f"),
     }
     if options.json:
-        settings = vars(options) | {"torch": torch.__version__, "diffusers": diffusers.__version__}
+        settings = {name: value for name, value in vars(options).items() if name != "json"}
+        settings |= {"torch": torch.__version__, "diffusers": diffusers.__version__}
         numbers = {name: dataclasses.asdict(row) for name, (row, _, _) in rows.items()}
         print(json.dumps({**settings, "agreement": dataclasses.asdict(found), **numbers}, indent=1))
     else:

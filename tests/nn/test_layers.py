@@ -29,7 +29,6 @@ def test_only_convolutions_are_laid_out_and_no_number_changes() -> None:
 
 @pytest.mark.parametrize(("size", "product"), [((2, 2), True), ((1, 4), True), ((3, 3), False)], ids=str)
 def test_a_convolution_of_few_pixels_is_a_matrix_product(size: tuple[int, int], product: bool) -> None:
-    torch.manual_seed(0)
     conv = Conv3x3(5, 32).to(memory_format=torch.channels_last)
     x = torch.randn(2, 5, *size).contiguous(memory_format=torch.channels_last)
     expected = nn.Conv2d.forward(conv, x)

@@ -11,7 +11,6 @@ from tintype.nn.lean import lean
 
 
 def network() -> nn.Sequential:
-    torch.manual_seed(0)
     parts = Layers([nn.Linear(6, 6), nn.LayerNorm(6), nn.SiLU()])
     middle = nn.Sequential(*parts, nn.Linear(6, 6, bias=False))
     made = nn.Sequential(ResBlock(4, 8, norm_groups=2), nn.GroupNorm(4, 8), middle, nn.Dropout(0.5))

@@ -12,6 +12,7 @@ from tintype.nn.attention import AttentionBlock, KeysValues, SpatialTransformer
 from tintype.nn.blocks import Downsample, ResBlock, Upsample
 from tintype.nn.embedding import timestep_embedding
 from tintype.nn.layers import Layers, to_channels_last
+from tintype.nn.lean import lean
 
 TransformerKV = tuple[tuple[KeysValues, ...], ...]  # one entry per block of a spatial transformer
 ContextKV = tuple[TransformerKV, ...]
@@ -241,12 +242,12 @@ class UNet(nn.Module):
 
 
 class BoundUNet:
-    """(x, t) -> output for one prompt: keys and values, the vector embedding and the stacked projections of the time
-    embedding are computed once, here."""
+    """(x, t) -> output for one prompt: keys and values, the vector embedding, the stacked projections of the time
+    embedding and the lean copy of the network are made once, here."""
 
     def __init__(self, unet: UNet, context: Tensor | None, vector: Tensor | None) -> None:
         projections = [_projection(block) for block in unet.res_blocks]
-        self._unet = unet
+        self._unet = lean(unet)
         self._context = unet.keys_values(context)
         self._vector_embedding = unet.embedded_vector(vector)
         self._weight = torch.cat([projection.weight for projection in projections])
