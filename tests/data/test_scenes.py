@@ -305,7 +305,7 @@ def test_every_kind_of_caption_is_met() -> None:
 
 def test_size_words_are_true_of_the_pixels() -> None:
     scenes = Scenes(SceneConfig(split="all", objects=(1.0,)))
-    bounds = {"small": (0.46, 0.57), "large": (0.80, 0.95), "": (0.61, 0.76)}
+    bounds = {"small": (0.42, 0.52), "large": (0.80, 0.95), "": (0.65, 0.79)}
     seen = set()
     for index in range(300):
         scene = scenes[index]
@@ -316,6 +316,20 @@ def test_size_words_are_true_of_the_pixels() -> None:
     assert seen == set(bounds)
 
 
+def test_on_a_grid_a_drawing_is_the_same_wherever_it_stands() -> None:
+    scenes = Scenes(SceneConfig(split="all", objects=(0.5, 0.5), gradients=0.0, grid=8))
+    seen: dict[tuple[str, int], set[tuple[int, int]]] = {}
+    for index in range(1000):
+        plan = scenes.plan(index)
+        for placement, box in zip(plan.placements, scenes[index].boxes, strict=True):
+            assert placement.side in (30, 46, 56)
+            key = (placement.emoji.name, placement.side)
+            left, top = (round(float(edge) * 64) % 8 for edge in box[:2])
+            seen.setdefault(key, set()).add((left, top))
+    assert len(seen) > 400
+    assert all(len(phases) == 1 for phases in seen.values())
+
+
 def test_an_object_without_a_position_word_is_near_the_middle() -> None:
     scenes = Scenes(SceneConfig(split="all", objects=(1.0,)))
     silent = 0
@@ -323,7 +337,7 @@ def test_an_object_without_a_position_word_is_near_the_middle() -> None:
         scene = scenes[index]
         if not any(words in scene.caption for words in POSITIONS):
             silent += 1
-            assert np.abs((scene.boxes[0][:2] + scene.boxes[0][2:]) / 2 - 0.5).max() < 0.08
+            assert np.abs((scene.boxes[0][:2] + scene.boxes[0][2:]) / 2 - 0.5).max() < 0.14
     assert 100 < silent < 250
 
 

@@ -46,11 +46,9 @@ POSITIONS: dict[str, tuple[float, float]] = {  # where the free space goes: 0 = 
     "in the bottom right corner": (1, 1),
 }
 RELATIONS = ("to the left of", "to the right of", "above", "below")
-SIZES: dict[str, tuple[float, float]] = {  # longer side of an object as a fraction of the picture
-    "small": (0.49, 0.53),
-    "": (0.67, 0.71),
-    "large": (0.86, 0.90),
-}
+SIZES: dict[str, float] = {"small": 0.47, "": 0.72, "large": 0.875}  # longer side as a fraction of the picture
+ONE_OF_SEVERAL = 0.47  # the same where two or more share the picture
+NEAR = 0.125  # how far an object stands from its place when no word says where exactly
 MASS_NOUNS = {"bread", "bacon", "popcorn", "spaghetti", "sushi", "broccoli", "garlic", "fire", "jeans", "ice"}
 CONSONANT_SOUNDS = ("eu", "ewe", "one-", "uni", "use")  # said like "you" and "won"
 
@@ -65,6 +63,7 @@ class SceneConfig:
     vocabulary: VocabularySize = 256
     objects: tuple[float, ...] = (0.55, 0.45)  # share of scenes with 1, 2, 3, 4 objects
     gradients: float = 0.2
+    grid: int = 1  # places are multiples of so many pixels and sides exact; 1: anywhere, sides vary by 6 %
     plain_captions: bool = False  # True: the full sentence with emoji names only
     split: Literal["train", "all"] = "train"
     seed: int = 0
@@ -199,22 +198,18 @@ class Scenes:
         generator: np.random.Generator,
     ) -> Plan:
         """One object; without a position word it stands near the centre."""
-        size = self.config.size
-        side = round(size * generator.uniform(*SIZES[size_word]))
-        free = size - side
-        if position:
-            place = np.asarray(POSITIONS[position]) * free + generator.uniform(-0.015, 0.015, 2) * size
-        else:
-            place = 0.5 * free + generator.uniform(-0.03, 0.03, 2) * size
-        centre = (np.clip(place, 0, free) + side / 2) / size
+        side = self._side(SIZES[size_word], generator)
+        across, down = POSITIONS[position or "in the center"]
+        near = 0.0 if position else NEAR
+        centre = (self._centre(across, side, near, generator), self._centre(down, side, near, generator))
         noun = self._noun(emoji, generator)
         described = f"{size_word} {noun}" if size_word else noun
         return Plan(
-            size=size,
+            size=self.config.size,
             caption=self._sentence((described,), position, colours, fill, generator),
             colours=colours,
             fill=fill,
-            placements=(Placement(emoji=emoji, side=side, centre=(float(centre[0]), float(centre[1]))),),
+            placements=(Placement(emoji=emoji, side=side, centre=centre),),
             position=position,
         )
 
@@ -235,8 +230,8 @@ class Scenes:
             half = first_half if order == 0 else 1 - first_half
             centre = [0.0, 0.0]
             centre[along] = 0.25 + 0.5 * half
-            centre[1 - along] = 0.5 + generator.uniform(-0.05, 0.05)
-            side = round(self.config.size * generator.uniform(0.47, 0.49))
+            side = self._side(ONE_OF_SEVERAL, generator)
+            centre[1 - along] = self._centre(0.5, side, NEAR, generator)
             placements.append(Placement(emoji=one, side=side, centre=(centre[0], centre[1])))
         nouns = (self._noun(emoji[0], generator), self._noun(emoji[1], generator))
         return Plan(
@@ -254,12 +249,27 @@ class Scenes:
         quarters = [(0.25, 0.25), (0.75, 0.25), (0.25, 0.75), (0.75, 0.75)]
         generator.shuffle(quarters)
         placements = tuple(
-            Placement(emoji=one, side=round(self.config.size * generator.uniform(0.44, 0.49)), centre=quarter)
+            Placement(emoji=one, side=self._side(ONE_OF_SEVERAL, generator), centre=quarter)
             for one, quarter in zip(emoji, quarters, strict=False)
         )
         nouns = tuple(self._noun(one, generator) for one in emoji)
         caption = self._sentence(nouns, "", colours, fill, generator)
         return Plan(size=self.config.size, caption=caption, colours=colours, fill=fill, placements=placements)
+
+    def _side(self, fraction: float, generator: np.random.Generator) -> int:
+        size = self.config.size
+        return round(size * fraction * (1.0 if self.config.grid > 1 else generator.uniform(0.94, 1.06)))
+
+    def _centre(self, anchor: float, side: int, near: float, generator: np.random.Generator) -> float:
+        """Along one axis, as a fraction: `anchor` 0 to 1 says where the free space goes, give or take `near`."""
+        size, grid = self.config.size, self.config.grid
+        cell = -(-side // grid) * grid  # the object stands in the middle of whole cells
+        free = size - cell
+        low, high = max(anchor * free - near * size, 0), min(anchor * free + near * size, free)
+        if grid == 1:
+            return float(generator.uniform(low, high) + side / 2) / size
+        places = [place for place in range(0, free + 1, grid) if low <= place <= high]
+        return float((generator.choice(places) if places else round(anchor * free / grid) * grid) + cell / 2) / size
 
     def _noun(self, emoji: Emoji, generator: np.random.Generator) -> str:
         other = self._synonyms[emoji.name]

@@ -17,7 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from tintype.checkpoints.native import load_network
-from tintype.data.scenes import COLOURS, RELATIONS, Plan, SceneConfig, Scenes, held_out
+from tintype.data.scenes import COLOURS, RELATIONS, SIZES, Plan, SceneConfig, Scenes, held_out
 from tintype.data.sources import reading, region_of, to_tensor
 from tintype.evaluation.templates import Templates, border_colour
 from tintype.families.base import LatentDiffusion
@@ -61,7 +61,7 @@ class Judge:
         with resources.as_file(resources.files("tintype.weights") / "judge.safetensors") as path:
             self.classifier = load_network(path, "classifier", ClassifierConfig, Classifier)
         size = scenes.config.size
-        single = sorted({2 * round(size * part / 2) for part in (0.56, 0.62, 0.69, 0.75, 0.81)})
+        single = sorted({2 * round(size * SIZES[""] * part / 2) for part in (0.88, 0.94, 1.0, 1.06, 1.12)})
         self.single = Templates(scenes.glyphs, scenes.emoji, single)
         self.half = Templates(
             scenes.glyphs, scenes.emoji, sorted({2 * round(size * part / 2) for part in (0.44, 0.48)})

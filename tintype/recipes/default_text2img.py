@@ -154,7 +154,7 @@ def taught_words(scenes: SceneConfig) -> tuple[str, ...]:
 
 def default_text2img() -> DefaultText2Img:
     return DefaultText2Img(
-        scenes=SceneConfig(),
+        scenes=SceneConfig(grid=8),  # the first stage's factor: a drawing has the same latents wherever it stands
         unet=UNetConfig(
             in_channels=16,
             out_channels=16,
