@@ -78,8 +78,8 @@ class Denoiser:
     def target(self, x0: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
         """What the network should answer at x0 + sigma * noise: the scaling solved for it; sigma: B."""
         skip, out, _ = self.scaling(sigma.double())
-        signal, noisy = (1 - skip) / out, skip * sigma.double() / out
-        return (_column(signal) * x0 - _column(noisy) * noise).float()
+        signal, noisy = (_column(one).to(x0.device) for one in ((1 - skip) / out, skip * sigma.double() / out))
+        return (signal * x0 - noisy * noise).float()
 
     def _inputs(self, x: Tensor, sigma: float | Tensor, cond: Conditioning) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         level = torch.as_tensor(sigma, dtype=torch.float64)

@@ -47,4 +47,4 @@ class DenoisingObjective:
         denoiser = Denoiser(self.model.unet, self.schedule, self.scaling)
         noisy = x0 + sigma.to(x0)[:, None, None, None] * drawn
         answer = denoiser.output(noisy, sigma, self.model.text.encode(tokens))
-        return (answer - denoiser.target(x0, drawn, sigma).to(x0.device)).square().mean(), {}
+        return (answer - denoiser.target(x0, drawn, sigma)).square().mean(), {}
