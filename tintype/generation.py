@@ -100,7 +100,7 @@ def _last(walk: Iterator[Step]) -> Step:
 def finish(model: LatentDiffusion, request: Request, step: Step) -> list[Image.Image]:
     """The pictures of a resolved request's last step, decoded and stamped."""
     pictures = decode(model, step.x, exact=request.exact)
-    name = Path(model.source).stem
+    name = Path(model.source).name
     return [
         stamp(picture, Provenance(request=request, position=position, model=name, digest=model.digest))
         for position, picture in enumerate(pictures)

@@ -80,6 +80,11 @@ def test_foreign_files_and_names_are_refused(tmp_path: Path) -> None:
         tintype.load("defualt")
 
 
+def test_a_device_of_no_kind_is_refused() -> None:
+    with pytest.raises(ValueError, match="expected cpu or cuda"):
+        tintype.load("default", device="gpu")
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="about machines without CUDA")
 def test_a_device_that_is_not_there_is_refused() -> None:
     with pytest.raises(ValueError, match="no CUDA device"):

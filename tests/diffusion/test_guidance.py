@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tintype.diffusion.denoiser import Conditioning, Denoiser
+from tintype.diffusion.denoiser import Conditioning, Denoiser, stacked
 from tintype.diffusion.guidance import cfg
 from tintype.diffusion.scaling import SCALINGS
 from tintype.diffusion.schedule import DDPM, DDPMConfig
@@ -59,3 +59,13 @@ def test_without_guidance_there_is_no_second_pass(uncond: Conditioning | None, s
     network.batches.clear()
     assert torch.equal(cfg(denoiser, COND, uncond, scale)(x, 2.0), expected)
     assert network.batches == [3]
+
+
+def test_a_slot_on_one_side_only_is_refused() -> None:
+    full, bare = (
+        Conditioning(context=torch.zeros(1, 2, 3), vector=torch.zeros(1, 3)),
+        Conditioning(vector=torch.zeros(1, 3)),
+    )
+    for first, second in ((full, bare), (bare, full)):
+        with pytest.raises(ValueError, match="context is given on one side"):
+            stacked(first, second)

@@ -24,6 +24,8 @@ def load(name: str = "default", *, device: str | None = None) -> LatentDiffusion
     from tintype.checkpoints.model_folder import load_model
 
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if not device.startswith(("cpu", "cuda")):
+        raise ValueError(f"device {device!r}: expected cpu or cuda")
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"device {device!r}: PyTorch sees no CUDA device here; use cpu")
     with resources.as_file(resources.files("tintype.weights")) as weights:

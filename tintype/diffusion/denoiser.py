@@ -37,8 +37,14 @@ class Conditioning:
 
 
 def stacked(first: Conditioning, second: Conditioning) -> Conditioning:
-    """Two conditionings of the same slots as one batch: the first's rows, then the second's."""
+    """Two conditionings of the same slots as one batch: the first's rows, then the second's.
+
+    Raises `ValueError` when a slot is filled in one of them only.
+    """
     pairs = ((first.context, second.context), (first.vector, second.vector), (first.concat, second.concat))
+    for slot, (a, b) in zip(("context", "vector", "concat"), pairs, strict=True):
+        if (a is None) != (b is None):
+            raise ValueError(f"{slot} is given on one side of the guidance only; expected it on both or on neither")
     return Conditioning(*(None if a is None or b is None else torch.cat((a, b)) for a, b in pairs))
 
 
