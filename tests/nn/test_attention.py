@@ -2,7 +2,9 @@
 
 import math
 
+import pytest
 import torch
+import torch.nn.functional as F
 
 from tintype.nn.attention import Attention, AttentionBlock, SpatialTransformer, TransformerBlock, to_image, to_tokens
 
@@ -63,3 +65,25 @@ def test_tokens_and_pictures_are_views_of_each_other() -> None:
     assert torch.equal(image, x)
     assert image.is_contiguous(memory_format=torch.channels_last)
     assert image.data_ptr() == tokens.data_ptr() == x.data_ptr()
+
+
+def test_bfloat16_training_on_a_cpu_attends_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And under autocast, where the fused kernel would otherwise turn its inputs back into bfloat16."""
+    seen: list[torch.dtype] = []
+    fused = F.scaled_dot_product_attention
+
+    def watched(q: torch.Tensor, *rest: torch.Tensor, **options: bool) -> torch.Tensor:
+        out = fused(q, *rest, **options)
+        seen.append(out.dtype)
+        return out
+
+    monkeypatch.setattr("tintype.nn.attention.F.scaled_dot_product_attention", watched)
+    attention = Attention(16, num_heads=2, head_dim=8)
+    x = torch.randn(2, 5, 16)
+    with torch.autocast("cpu", torch.bfloat16):
+        low = attention(x)
+        with torch.no_grad():
+            attention(x)
+    assert seen == [torch.float32, torch.bfloat16]
+    assert low.dtype == torch.bfloat16
+    assert torch.allclose(low.float(), attention(x), atol=0.02)

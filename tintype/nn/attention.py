@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -41,8 +42,18 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor | KeysValues | None = None, *, causal: bool = False) -> Tensor:
         kv = context if isinstance(context, KeysValues) else self.keys_values(x if context is None else context)
-        out = F.scaled_dot_product_attention(self._heads(self.to_q(x)), kv.k, kv.v, is_causal=causal)
+        out = _attend(self._heads(self.to_q(x)), kv, causal=causal)
         return self.to_out(out.transpose(1, 2).flatten(2))  # B heads L head_dim -> B L D
+
+
+def _attend(q: Tensor, kv: KeysValues, *, causal: bool) -> Tensor:
+    """Fused attention. Training in bfloat16 on a CPU attends in float32: PyTorch's bfloat16 kernel is six times slower
+    backwards (7.4 against 1.2 ms at 64 tokens, 32 x 4 heads of 44)."""
+    k, v = kv
+    if q.dtype != torch.bfloat16 or not q.is_cpu or not torch.is_grad_enabled():
+        return F.scaled_dot_product_attention(q, k, v, is_causal=causal)
+    with torch.autocast("cpu", enabled=False):
+        return F.scaled_dot_product_attention(q.float(), k.float(), v.float(), is_causal=causal)
 
 
 class FeedForward(nn.Module):
