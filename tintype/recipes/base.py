@@ -13,6 +13,7 @@ from tintype.objectives.base import Objective
 from tintype.training.hooks import Log, Progress, Sheets
 from tintype.training.loop import Hook, Source, TrainConfig, train
 from tintype.training.state import TrainingState
+from tintype.training.world import joined
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,16 +40,27 @@ class Recipe(Protocol):
 
 
 def run(recipe: Recipe, out: Path, *, progress: bool = True) -> None:
-    """Train into `out`, going on where an earlier call with the same folder stopped, and publish the result there."""
+    """Train into `out`, going on where an earlier call with the same folder stopped, and publish the result there.
+
+    Under torchrun the first process prepares before the others, so that what is kept in `out` is made once.
+    """
     out.mkdir(parents=True, exist_ok=True)
-    prepared = recipe.prepare(out)
-    hooks: list[Hook] = [Log(out / "log.jsonl", last=recipe.train.steps)]
-    if progress:
-        hooks.append(Progress(recipe.train.steps))
-    if prepared.sheet is not None:
-        hooks.append(Sheets(out, prepared.sheet, every=recipe.sheet_every, last=recipe.train.steps))
-    state = train(prepared.objective, prepared.source, recipe.train, out, recipe=to_json(recipe), hooks=hooks)
-    prepared.publish(state, out)
+    with joined(recipe.train.device) as world:
+        if world.rank > 0:
+            world.wait()
+        prepared = recipe.prepare(out)
+        if world.rank == 0:
+            world.wait()
+        hooks: list[Hook] = [Log(out / "log.jsonl", last=recipe.train.steps)]
+        if progress:
+            hooks.append(Progress(recipe.train.steps))
+        if prepared.sheet is not None:
+            hooks.append(Sheets(out, prepared.sheet, every=recipe.sheet_every, last=recipe.train.steps))
+        state = train(
+            prepared.objective, prepared.source, recipe.train, out, recipe=to_json(recipe), hooks=hooks, world=world
+        )
+        if world.rank == 0:
+            prepared.publish(state, out)
 
 
 def load_average(module: nn.Module, state: TrainingState, part: str, *, prefix: str = "") -> nn.Module:

@@ -6,7 +6,7 @@ was interrupted and resumed is, bit for bit on one CPU, the run that was not.
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -20,6 +20,9 @@ from tintype.common.config import Json
 from tintype.common.rng import generator
 from tintype.objectives.base import Batch, Objective
 from tintype.training.state import TrainingState
+from tintype.training.world import World
+
+ALONE = World()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,8 +90,13 @@ def train(
     *,
     recipe: Json = None,
     hooks: Sequence[Hook] = (),
+    world: World = ALONE,
 ) -> TrainingState:
-    """Train until `config.steps`, going on from the newest checkpoint of `out`. Raises `FloatingPointError` on NaN."""
+    """Train until `config.steps`, going on from the newest checkpoint of `out`. Raises `FloatingPointError` on NaN.
+
+    Of several processes only the first writes checkpoints and calls the hooks.
+    """
+    share = world.share(config.accumulate)
     parts = {name: module.to(config.device).train() for name, module in objective.parts.items()}
     optimizers: dict[str, torch.optim.Optimizer] = {
         name: torch.optim.AdamW(
@@ -96,13 +104,14 @@ def train(
             lr=config.learning_rate,
             betas=config.betas,
             weight_decay=config.weight_decay,
+            fused=True,
         )
         for name, module in parts.items()
     }
     state = TrainingState(parts, optimizers, config.ema_decay)
     state.resume(out)
 
-    batches = _ahead(source, config, first_step=state.step)
+    batches = _ahead(source, config, share, first_step=state.step)
     while state.step < config.steps:
         started = time.perf_counter()
         micro_batches = [_on(config.device, batch) for batch in next(batches)]
@@ -112,7 +121,8 @@ def train(
             for group in optimizer.param_groups:
                 group["lr"] = rate
             optimizer.zero_grad(set_to_none=True)
-            metrics |= _backward(objective, name, micro_batches, config, state.step)
+            metrics |= _backward(objective, name, dict(zip(share, micro_batches, strict=True)), config, state.step)
+            world.add_up(parts[name].parameters())
             norm = torch.nn.utils.clip_grad_norm_(parts[name].parameters(), config.clip_norm)
             if not math.isfinite(float(norm)):
                 raise FloatingPointError(
@@ -122,6 +132,8 @@ def train(
             state.emas[name].update(parts[name], state.step)
         state.step += 1
         save = state.step % config.save_every == 0 or state.step == config.steps
+        if world.rank > 0:
+            continue
         if save:
             state.save(out, recipe, keep=config.keep)
         samples = state.step * config.batch_size * config.accumulate
@@ -132,25 +144,25 @@ def train(
 
 
 def _backward(
-    objective: Objective, part: str, batches: Sequence[Batch], config: TrainConfig, step: int
+    objective: Objective, part: str, batches: Mapping[int, Batch], config: TrainConfig, step: int
 ) -> dict[str, Tensor]:
-    """Add up the gradients of the micro-batches; the metrics of the last one."""
+    """Add up the gradients of the micro-batches (by their number in the step); the metrics of the last one."""
     low = torch.autocast(config.device.split(":")[0], torch.bfloat16) if config.precision == "bf16" else nullcontext()
     metrics: dict[str, Tensor] = {}
-    for number, batch in enumerate(batches):
+    for number, batch in batches.items():
         with low:
             loss, metrics = objective.loss(part, batch, generator(config.seed, part, step, number), step=step)
-        (loss / len(batches)).backward()
+        (loss / config.accumulate).backward()
         metrics = {"loss": loss.detach(), **metrics}
     return metrics
 
 
-def _ahead(source: Source, config: TrainConfig, *, first_step: int) -> Iterator[list[Batch]]:
-    """The micro-batches of each step; the next step's are made while this one trains."""
+def _ahead(source: Source, config: TrainConfig, share: range, *, first_step: int) -> Iterator[list[Batch]]:
+    """This process's micro-batches of each step; the next step's are made while this one trains."""
     size, count = config.batch_size, config.accumulate
 
     def make(step: int) -> list[Batch]:
-        return [source.batch((step * count + number) * size, size) for number in range(count)]
+        return [source.batch((step * count + number) * size, size) for number in share]
 
     with ThreadPoolExecutor(1) as pool:
         coming = pool.submit(make, first_step)

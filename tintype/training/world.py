@@ -1,0 +1,59 @@
+"""Processes that train one network together. `torchrun --nproc-per-node 2 -m tintype train …` starts them.
+
+They share out the micro-batches of a step (`train.accumulate` of them) and add up their gradients, so that samples,
+noise and result are those of one process with the same settings: the number of processes is no part of a recipe.
+"""
+
+import os
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """This process is number `rank` of `size`."""
+
+    rank: int = 0
+    size: int = 1
+
+    def share(self, count: int) -> range:
+        """Which of `count` micro-batches this process does. Raises `ValueError` when they cannot be shared evenly."""
+        if count % self.size:
+            raise ValueError(
+                f"train.accumulate {count} cannot be shared by {self.size} processes; expected a multiple of "
+                f"{self.size}: --set train.accumulate={self.size}"
+            )
+        return range(self.rank, count, self.size)
+
+    def add_up(self, parameters: Iterable[Tensor]) -> None:
+        """Replace each gradient by its sum over all processes."""
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        if self.size == 1 or not gradients:
+            return
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        dist.all_reduce(flat)
+        for gradient, total in zip(gradients, flat.split([one.numel() for one in gradients]), strict=True):
+            gradient.copy_(total.view_as(gradient))
+
+    def wait(self) -> None:
+        """Until every process has come here."""
+        if self.size > 1:
+            dist.barrier()
+
+
+@contextmanager
+def joined(device: str) -> Generator[World]:
+    """The processes that torchrun started; without it, this one alone."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield World()
+        return
+    dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+    try:
+        yield World(dist.get_rank(), dist.get_world_size())
+    finally:
+        dist.destroy_process_group()
