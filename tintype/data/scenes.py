@@ -61,7 +61,7 @@ class SceneConfig:
 
     size: int = 64  # pixels
     vocabulary: VocabularySize = 256
-    objects: tuple[float, ...] = (0.55, 0.45)  # share of scenes with 1, 2, 3, 4 objects
+    objects: tuple[float, ...] = (0.6, 0.4)  # share of scenes with 1, 2, 3, 4 objects
     gradients: float = 0.2
     grid: int = 1  # places are multiples of so many pixels and sides exact; 1: anywhere, sides vary by 6 %
     plain_captions: bool = False  # True: the full sentence with emoji names only
@@ -177,7 +177,7 @@ class Scenes:
         colours = tuple(str(name) for name in generator.choice(list(COLOURS), 1 + gradient, replace=False))
         fill: Fill = ("horizontal", "vertical")[generator.integers(2)] if gradient else "solid"
         if count == 1:
-            size_word = ("small", "", "large")[generator.choice(3, p=(0.3, 0.4, 0.3))]
+            size_word = ("small", "", "large")[generator.choice(3, p=(0.2, 0.6, 0.2))]
             position = ""
             if size_word != "large" and generator.random() < (0.6 if size_word else 0.35):
                 position = str(generator.choice(list(POSITIONS)))
