@@ -5,6 +5,7 @@ seed 1) and template matching, which learned nothing. Prompts combine what train
 scenes and their reconstructions (the ceiling), and prompts shuffled among the pictures (chance).
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -17,6 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from tintype.checkpoints.native import load_network
+from tintype.common.files import whole_file
 from tintype.data.scenes import COLOURS, RELATIONS, SIZES, Plan, SceneConfig, Scenes, held_out
 from tintype.data.sources import reading, region_of, to_tensor
 from tintype.evaluation.templates import Templates, border_colour
@@ -28,6 +30,7 @@ from tintype.tasks.request import Request
 SEED = 20_000_000  # of prompts, pictures and scenes; training uses none of them
 BATCH = 20
 RECONSTRUCTED = 512
+SIZE = 64  # pixels of the scenes that the judge learned from
 
 Score = dict[str, float]
 
@@ -92,17 +95,31 @@ def evaluate_scenes(
     sheet: Path | None = None,
     quiet: bool = False,
 ) -> dict[str, object]:
-    """All figures as plain JSON values; `sheet`: where to draw 32 one-object and 32 two-object prompts."""
+    """All figures as plain JSON values; `sheet`: where to draw 32 one-object and 32 two-object prompts.
+
+    Raises `ValueError`, before any work, for a model of another size, an absent font or a sheet that cannot be written.
+    """
     if objects < 2 or pairs < 2:
-        raise ValueError(f"objects {objects}, pairs {pairs}: expected 2 or more of each")
-    scenes = Scenes(SceneConfig(size=model.config.size, split="all", plain_captions=True, seed=SEED), font=font)
+        raise ValueError(f"objects {objects}, pairs {pairs}: expected 2 or more of each; ask for more")
+    if model.config.size != SIZE:
+        raise ValueError(
+            f"{model.source} draws {model.config.size} x {model.config.size} pixels; the judge reads {SIZE} x {SIZE}: "
+            f"use a model of size {SIZE}"
+        )
+    if sheet is not None:
+        _check_sheet(sheet)
+    scenes = Scenes(SceneConfig(size=SIZE, split="all", plain_captions=True, seed=SEED), font=font)
     judge = Judge(scenes)
     groups = {
         "one_object_held_out": one_object_plans(scenes, objects, unseen=True),
         "one_object_seen": one_object_plans(scenes, pairs, unseen=False),
         "two_objects_held_out": two_object_plans(scenes, pairs),
     }
-    result: dict[str, object] = {"model": model.digest, "autoencoder": reconstruction(model, scenes)}
+    result: dict[str, object] = {
+        "model": model.digest,
+        "unread_words": unread_words(model, [plan.caption for plans in groups.values() for plan in plans]),
+        "autoencoder": reconstruction(model, scenes),
+    }
     drawn: dict[str, list[Image.Image]] = {}
     for name, plans in groups.items():
         drawn[name] = _generate(model, plans, name, quiet=quiet)
@@ -111,6 +128,7 @@ def evaluate_scenes(
         judged = judged_objects(judge, scenes, generated, plans)
         result[name] = {
             "pictures": len(plans),
+            "distinct": len({plan.caption for plan in plans}),
             **judged.scores(),
             "background": background_right(generated, plans),
             "shuffled_classifier_top1": judged.shuffled().scores()["classifier_top1"],
@@ -120,8 +138,21 @@ def evaluate_scenes(
     if sheet is not None:
         one, two = "one_object_held_out", "two_objects_held_out"
         plans = groups[one][:32] + groups[two][:32]
-        captioned(drawn[one][:32] + drawn[two][:32], [plan.caption for plan in plans]).save(sheet)
+        with whole_file(sheet) as temporary:
+            captioned(drawn[one][:32] + drawn[two][:32], [plan.caption for plan in plans]).save(temporary, format="PNG")
     return result
+
+
+def _check_sheet(path: Path) -> None:
+    """Make its folder; raises `ValueError` where no PNG file can be written."""
+    if path.suffix.lower() != ".png" or path.is_dir():
+        raise ValueError(f"sheet {path}: expected the name of a file that ends in .png")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"sheet {path}: {error.strerror}: {path.parent}; name a folder that can be made") from error
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise ValueError(f"sheet {path}: {path.parent} cannot be written; name a folder that you may write to")
 
 
 # The prompts
@@ -154,11 +185,17 @@ def two_object_plans(scenes: Scenes, count: int) -> list[Plan]:
     return plans
 
 
+def unread_words(model: LatentDiffusion, prompts: Sequence[str]) -> list[str]:
+    """Words of the prompts that the model leaves out: it never saw them, or they are beyond its length."""
+    readings = [model.conditioner.read(prompt) for prompt in prompts]
+    return sorted({word for reading in readings for word in (*reading.unknown, *reading.cut)})
+
+
 def _generate(model: LatentDiffusion, plans: Sequence[Plan], name: str, *, quiet: bool) -> list[Image.Image]:
     pictures: list[Image.Image] = []
     for first in tqdm(range(0, len(plans), BATCH), desc=name, unit="batch", disable=quiet or None, leave=False):
         prompts = [plan.caption for plan in plans[first : first + BATCH]]
-        pictures += generate_each(model, prompts, Request(seed=first))
+        pictures += generate_each(model, prompts, Request(seed=SEED + first))
     return pictures
 
 
@@ -241,7 +278,7 @@ def table(result: dict[str, object]) -> str:
     lines: list[str] = []
     for name, value in result.items():
         if not isinstance(value, dict):
-            lines.append(f"{name}: {value}")
+            lines.append(f"{name}: {', '.join(value) or 'none' if isinstance(value, list) else value}")
             continue
         lines.append(name)
         for key, one in value.items():
