@@ -1,5 +1,8 @@
 """Promises of a generation: own seeds, exactness, resumable steps."""
 
+import dataclasses
+from collections import deque
+
 import numpy as np
 import pytest
 import torch
@@ -85,3 +88,18 @@ def test_many_prompts_at_once_are_their_singles(model: LatentDiffusion) -> None:
 
 def test_other_sizes_work(model: LatentDiffusion) -> None:
     assert tintype.generate(model, tintype.Request(**REQUEST, width=104, height=72))[0].size == (104, 72)
+
+
+def test_networks_in_bfloat16_draw_the_same_picture(model: LatentDiffusion) -> None:
+    """Sampling stays in float32; only the networks round."""
+    low = tintype.load("default")
+    network = low.denoiser.network
+    assert isinstance(network, torch.nn.Module)
+    for part in (network, low.autoencoder, low.conditioner):
+        part.bfloat16()
+    low = dataclasses.replace(low, denoiser=dataclasses.replace(low.denoiser, dtype=torch.bfloat16))
+    step = deque(tintype.steps(low, tintype.Request(**REQUEST)), maxlen=1).pop()
+    assert step.x.dtype == torch.float32
+    pictures = [tintype.generate(one, tintype.Request(**REQUEST))[0] for one in (low, model)]
+    difference = np.abs(levels(pictures[0]) - levels(pictures[1]))
+    assert 0 < difference.mean() < 6

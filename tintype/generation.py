@@ -72,7 +72,8 @@ def decode(model: LatentDiffusion, latents: Tensor, *, exact: bool = False) -> l
     pictures: list[Image.Image] = []
     with torch.inference_mode():
         for group in groups:
-            image = model.autoencoder.decode(model.space.unwrap(group)).float()
+            latent = model.space.unwrap(group).to(model.autoencoder.post_quant_conv.weight.dtype)
+            image = model.autoencoder.decode(latent).float()
             levels = (image.clamp(-1, 1) * 127.5 + 127.5).round().byte().permute(0, 2, 3, 1)  # B H W 3
             pictures += [Image.fromarray(one) for one in levels.cpu().numpy()]
     return pictures
@@ -105,6 +106,12 @@ def finish(model: LatentDiffusion, request: Request, step: Step) -> list[Image.I
         stamp(picture, Provenance(request=request, position=position, model=name, digest=model.digest))
         for position, picture in enumerate(pictures)
     ]
+
+
+def unknown_words(model: LatentDiffusion, request: Request) -> list[str]:
+    """Words of either prompt that the model never saw, each once."""
+    prompts = (request.prompt, request.negative_prompt)
+    return list(dict.fromkeys(word for prompt in prompts for word in model.conditioner.read(prompt).unknown))
 
 
 def warnings(model: LatentDiffusion, request: Request) -> list[str]:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tintype.diffusion.denoiser import Conditioning, Denoiser, stacked
+from tintype.diffusion.denoiser import Conditioning, Denoiser, repeated, stacked
 from tintype.diffusion.scaling import SCALINGS, Prediction
 from tintype.diffusion.schedule import DDPM, EDM, DDPMConfig, EDMConfig, Flow, FlowConfig, Schedule
 
@@ -142,3 +142,30 @@ def test_stacked_puts_the_first_before_the_second_and_leaves_empty_slots_empty()
     for slot in (both.context, both.concat):
         assert slot is not None
         assert slot.flatten(1).mean(dim=1).tolist() == [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_conditioning_reaches_the_network_in_its_own_precision(dtype: torch.dtype) -> None:
+    """Class ids stay whole numbers. The same through the call, `bind` and `output`."""
+    network = Listening()
+    cond = Conditioning(context=torch.randn(2, 3, 5), vector=torch.tensor([1, 2]), concat=torch.randn(2, 1, 4, 4))
+    denoiser = Denoiser(network, SCHEDULES[0], SCALINGS["eps"], dtype=dtype)
+    x = torch.randn(2, 4, 4, 4)
+    denoiser(x, 1.0, cond)
+    denoiser.bind(cond)(x, 1.0)
+    denoiser.output(x, torch.ones(2), cond)
+    bound = Binding()
+    Denoiser(bound, SCHEDULES[0], SCALINGS["eps"], dtype=dtype).bind(cond)(x, 1.0)
+    for net_in, _, context, vector in network.calls + bound.calls:
+        assert context is not None
+        assert vector is not None
+        assert (net_in.dtype, context.dtype, vector.dtype) == (dtype, dtype, torch.int64)
+    assert len(network.calls + bound.calls) == 4
+
+
+def test_repeated_makes_rows_of_one() -> None:
+    cond = repeated(Conditioning(context=torch.arange(6.0).view(1, 2, 3)), 4)
+    assert cond.context is not None
+    assert cond.vector is None
+    assert cond.context.shape == (4, 2, 3)
+    assert torch.equal(cond.context[3], torch.arange(6.0).view(2, 3))

@@ -35,6 +35,11 @@ class Conditioning:
     vector: Tensor | None = None
     concat: Tensor | None = None
 
+    def map(self, change: Callable[[Tensor], Tensor]) -> "Conditioning":
+        """The same slots, each changed."""
+        slots = (self.context, self.vector, self.concat)
+        return Conditioning(*(None if slot is None else change(slot) for slot in slots))
+
 
 def stacked(first: Conditioning, second: Conditioning) -> Conditioning:
     """Two conditionings of the same slots as one batch: the first's rows, then the second's.
@@ -46,6 +51,11 @@ def stacked(first: Conditioning, second: Conditioning) -> Conditioning:
         if (a is None) != (b is None):
             raise ValueError(f"{slot} is given on one side of the guidance only; expected it on both or on neither")
     return Conditioning(*(None if a is None or b is None else torch.cat((a, b)) for a, b in pairs))
+
+
+def repeated(cond: Conditioning, count: int) -> Conditioning:
+    """One row, `count` times."""
+    return cond.map(lambda slot: slot.expand(count, *slot.shape[1:]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +72,14 @@ class Denoiser:
 
     def __call__(self, x: Tensor, sigma: float | Tensor, cond: Conditioning) -> Tensor:
         skip, out, net_in, t = self._inputs(x, sigma, cond)
-        return skip * x + out * self.network(net_in, t, cond.context, cond.vector).float()
+        return skip * x + out * self._answer(net_in, t, cond)
 
     def bind(self, cond: Conditioning) -> Denoise:
         """The denoiser with its conditioning filled in; what depends on the prompt alone is computed here, once."""
         if not isinstance(self.network, Bindable):
             return lambda x, sigma: self(x, sigma, cond)
-        network = self.network.bind(cond.context, cond.vector)
+        low = self._low(cond)
+        network = self.network.bind(low.context, low.vector)
 
         def denoise(x: Tensor, sigma: float) -> Tensor:
             skip, out, net_in, t = self._inputs(x, sigma, cond)
@@ -79,13 +90,21 @@ class Denoiser:
     def output(self, x: Tensor, sigma: Tensor, cond: Conditioning) -> Tensor:
         """The network's own prediction, to be compared with `target`; sigma: B."""
         _, _, net_in, t = self._inputs(x, sigma, cond)
-        return self.network(net_in, t, cond.context, cond.vector).float()
+        return self._answer(net_in, t, cond)
 
     def target(self, x0: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
         """What the network should answer at x0 + sigma * noise: the scaling solved for it; sigma: B."""
         skip, out, _ = self.scaling(sigma.double())
         signal, noisy = (_column(one).to(x0.device) for one in ((1 - skip) / out, skip * sigma.double() / out))
         return (signal * x0 - noisy * noise).float()
+
+    def _answer(self, net_in: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
+        low = self._low(cond)
+        return self.network(net_in, t, low.context, low.vector).float()
+
+    def _low(self, cond: Conditioning) -> Conditioning:
+        """In the network's own precision; class ids stay whole numbers."""
+        return cond.map(lambda slot: slot.to(self.dtype) if slot.is_floating_point() else slot)
 
     def _inputs(self, x: Tensor, sigma: float | Tensor, cond: Conditioning) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         level = torch.as_tensor(sigma, dtype=torch.float64)

@@ -8,7 +8,7 @@ from tintype.conditioning.text import TextConditioner, TextConfig
 from tintype.diffusion.denoiser import Denoiser
 from tintype.diffusion.latent_space import LatentSpace
 from tintype.diffusion.scaling import SCALINGS, Prediction
-from tintype.diffusion.schedule import DDPMConfig, FlowConfig, make_schedule
+from tintype.diffusion.schedule import DDPMConfig, EDMConfig, FlowConfig, make_schedule
 from tintype.models.autoencoder import Autoencoder, AutoencoderConfig
 from tintype.models.unet import UNet, UNetConfig
 
@@ -22,7 +22,7 @@ class FamilyConfig:
     unet: UNetConfig
     autoencoder: AutoencoderConfig
     text: TextConfig
-    schedule: DDPMConfig | FlowConfig
+    schedule: DDPMConfig | EDMConfig | FlowConfig
     prediction: Prediction
     space: LatentSpace
     size: int

@@ -1,6 +1,7 @@
 """Text to image: from noise, steered by a prompt."""
 
 from tintype.common.rng import Noise
+from tintype.diffusion.denoiser import repeated
 from tintype.families.base import LatentDiffusion
 from tintype.tasks.plan import Plan, pure_noise, spaced, unchanged
 from tintype.tasks.request import Request
@@ -13,7 +14,7 @@ def text_to_image(model: LatentDiffusion, request: Request, noise: Noise) -> Pla
     return Plan(
         x=pure_noise(model, request, noise, float(sigmas[0])),
         sigmas=sigmas,
-        cond=model.conditioner([request.prompt] * count),
-        uncond=None if request.cfg_scale == 1 else model.conditioner([request.negative_prompt] * count),
+        cond=repeated(model.conditioner([request.prompt]), count),
+        uncond=None if request.cfg_scale == 1 else repeated(model.conditioner([request.negative_prompt]), count),
         wrap=unchanged,
     )
