@@ -23,6 +23,10 @@ def test_a_new_file_is_a_new_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         found = functions_of(zoo)
         assert list(found) == ["gorilla", "lion", "zebra"]
         assert [function() for function in found.values()] == [2, 1, 3]
+        (package / "birds.py").write_text("def lion(): return 4\n")
+        importlib.invalidate_caches()
+        with pytest.raises(AssertionError, match=r"lion is defined twice: zoo\.birds, zoo\.cats"):
+            functions_of(zoo)
     finally:
         for name in [name for name in sys.modules if name.split(".")[0] == "zoo"]:
             del sys.modules[name]

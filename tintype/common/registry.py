@@ -19,6 +19,7 @@ def functions_of(package: ModuleType) -> dict[str, Callable[..., object]]:
         module = importlib.import_module(f"{package.__name__}.{entry.name}")
         for name, function in inspect.getmembers(module, inspect.isfunction):
             if function.__module__ == module.__name__ and not name.startswith("_"):
+                assert name not in found, f"{name} is defined twice: {found[name].__module__}, {module.__name__}"
                 found[name] = function
     return dict(sorted(found.items()))
 
