@@ -55,6 +55,7 @@ def resolve(model: LatentDiffusion, request: Request) -> Request:
         raise ValueError(f"sampler {resolved.sampler} takes no eta; expected {nearest('', takers)} with it")
     for name in ("width", "height"):
         _check_side(name, getattr(resolved, name), config.autoencoder.factor)
+    spaced(model, resolved)  # refuses more steps than the schedule has
     return resolved
 
 

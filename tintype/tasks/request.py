@@ -52,8 +52,7 @@ class Request:
         _finite("cfg_scale", self.cfg_scale, 0.0, 100.0)
         _finite("eta", self.eta, 0.0, 1.0)
         for name in ("prompt", "negative_prompt"):
-            if "\0" in getattr(self, name):
-                raise ValueError(f"{name} holds a NUL character; remove it")
+            _text(name, getattr(self, name))
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -65,11 +64,23 @@ class Request:
         return self if self.seed >= 0 else dataclasses.replace(self, seed=secrets.randbelow(LARGEST_SEED + 1))
 
 
-def _whole(name: str, value: int | None, low: int, high: int) -> None:
-    if value is not None and not low <= value <= high:
-        raise ValueError(f"{name} {value}: expected a whole number from {low} to {high}")
+# Values come from JSON and from callers without a type checker, so kinds are checked as well
 
 
-def _finite(name: str, value: float | None, low: float, high: float) -> None:
-    if value is not None and not (math.isfinite(value) and low <= value <= high):
-        raise ValueError(f"{name} {value}: expected a number from {low:g} to {high:g}")
+def _text(name: str, value: object) -> None:
+    if not isinstance(value, str):
+        raise ValueError(f"{name} {value!r}: expected text")
+    if "\0" in value:
+        raise ValueError(f"{name} holds a NUL character; remove it")
+
+
+def _whole(name: str, value: object, low: int, high: int) -> None:
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if value is not None and not (whole and low <= value <= high):
+        raise ValueError(f"{name} {value!r}: expected a whole number from {low} to {high}")
+
+
+def _finite(name: str, value: object, low: float, high: float) -> None:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if value is not None and not (number and math.isfinite(value) and low <= value <= high):
+        raise ValueError(f"{name} {value!r}: expected a number from {low:g} to {high:g}")
