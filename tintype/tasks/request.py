@@ -4,7 +4,6 @@ Imports nothing heavy: `tintype --help` reads this file.
 """
 
 import dataclasses
-import math
 import secrets
 from dataclasses import dataclass
 
@@ -75,12 +74,14 @@ def _text(name: str, value: object) -> None:
 
 
 def _whole(name: str, value: object, low: int, high: int) -> None:
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    if value is not None and not (whole and low <= value <= high):
+    if value is None:
+        return
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
         raise ValueError(f"{name} {value!r}: expected a whole number from {low} to {high}")
 
 
 def _finite(name: str, value: object, low: float, high: float) -> None:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if value is not None and not (number and math.isfinite(value) and low <= value <= high):
+    if value is None:
+        return
+    if not isinstance(value, int | float) or isinstance(value, bool) or not low <= value <= high:  # NaN is in no range
         raise ValueError(f"{name} {value!r}: expected a number from {low:g} to {high:g}")
