@@ -2,6 +2,7 @@
 
 model = tintype.load("default")
 images = tintype.generate(model, tintype.Request(prompt="a red apple", seed=7))
+tintype.save(images[0], "apple.png")
 for step in tintype.steps(model, tintype.Request(prompt="a red apple")): ...
 """
 
@@ -13,8 +14,9 @@ from tintype.tasks.request import Request
 if TYPE_CHECKING:
     from tintype.checkpoints import load
     from tintype.generation import generate, steps
+    from tintype.tasks.infotext import save
 
-__all__ = ["Request", "__version__", "generate", "load", "steps"]
+__all__ = ["Request", "__version__", "generate", "load", "save", "steps"]
 
 
 def __getattr__(name: str) -> object:
@@ -22,6 +24,10 @@ def __getattr__(name: str) -> object:
         from tintype.checkpoints import load
 
         return load
+    if name == "save":
+        from tintype.tasks.infotext import save
+
+        return save
     if name in ("generate", "steps"):
         import tintype.generation
 

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 import tintype
+from tintype.apps import commands
 from tintype.apps.cli import DONE, FAILED, USAGE, main
 
 PROMPT = "a red apple on a blue background"
@@ -56,8 +57,9 @@ def test_python_cli_and_replay_give_identical_bytes(tmp_path: Path) -> None:
     assert first.read_bytes() == again.read_bytes()
     request = tintype.Request(prompt=PROMPT, steps=2, seed=7)
     picture = tintype.generate(tintype.load("default"), request)[0]
+    tintype.save(picture, tmp_path / "python.png")
+    assert first.read_bytes() == (tmp_path / "python.png").read_bytes()
     with Image.open(first) as saved:
-        assert saved.tobytes() == picture.tobytes()
         assert saved.info["parameters"] == picture.info["parameters"]
 
 
@@ -202,3 +204,43 @@ def test_train_refuses_unknown_recipes_and_keys(capsys: pytest.CaptureFixture[st
     assert "train.step" in message
     assert "steps" in message
     assert "int" in refused(capsys, "train", "default_autoencoder", "--set", "train.steps=many")
+
+
+def test_from_asks_for_the_folder_of_another_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "mine"
+    shutil.copytree(Path(tintype.__file__).parent / "weights" / "default", folder)
+    first, again = tmp_path / "first.png", tmp_path / "again.png"
+    assert main(["txt2img", PROMPT, *QUICK, "-m", str(folder), "-o", str(first)]) == DONE
+    assert "mine (" in (error := refused(capsys, "txt2img", "--from", str(first), "-o", str(again)))
+    assert "name its folder with --model" in error
+    assert main(["txt2img", "--from", str(first), "-m", str(folder), "-o", str(again)]) == DONE
+    assert first.read_bytes() == again.read_bytes()
+
+
+def test_json_names_unknown_words_of_both_prompts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["txt2img", "a zorgon", "-n", "a blurp and a zorgon", *QUICK, "--json", "-o", str(tmp_path)]
+    assert main(command) == DONE
+    assert json.loads(capsys.readouterr().out)["unknown_words"] == ["zorgon", "blurp"]
+
+
+def test_more_steps_than_the_schedule_has_leave_no_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    error = refused(capsys, "txt2img", PROMPT, "--steps", "1000", "-o", str(tmp_path / "new"))
+    assert "1000 steps: this schedule has" in error
+    assert not (tmp_path / "new").exists()
+
+
+def test_too_little_memory_is_said_without_a_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(_: object) -> int:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes")
+
+    def broken(_: object) -> int:
+        raise RuntimeError("shapes differ")
+
+    monkeypatch.setitem(commands.COMMANDS, "info", fail)
+    assert main(["info"]) == FAILED
+    assert capsys.readouterr().err == "tintype info: not enough memory; ask for smaller or fewer pictures\n"
+    monkeypatch.setitem(commands.COMMANDS, "info", broken)
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        main(["info"])

@@ -96,6 +96,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (OSError, FloatingPointError, MemoryError) as error:
         print(f"tintype {parsed.command}: {error or type(error).__name__}", file=sys.stderr)
         return FAILED
+    except RuntimeError as error:
+        if "memory" not in str(error):
+            raise
+        print(f"tintype {parsed.command}: not enough memory; ask for smaller or fewer pictures", file=sys.stderr)
+        return FAILED
     except KeyboardInterrupt:
         print(f"tintype {parsed.command}: stopped", file=sys.stderr)
         return INTERRUPTED

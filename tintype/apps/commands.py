@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import importlib.metadata
 import json
+import logging
 import os
 import re
 import sys
@@ -19,12 +20,11 @@ from tqdm import tqdm
 import tintype
 from tintype.checkpoints import embedded, load
 from tintype.common.config import nearest, override, to_json
-from tintype.common.files import whole_file
 from tintype.diffusion.samplers import SAMPLERS
 from tintype.diffusion.spacing import SPACINGS
 from tintype.families.base import LatentDiffusion
-from tintype.generation import finish, steps, warnings
-from tintype.tasks.infotext import Provenance, png_info, provenance
+from tintype.generation import finish, steps, unknown_words, warnings
+from tintype.tasks.infotext import Provenance, provenance, save
 from tintype.tasks.plan import resolve
 from tintype.tasks.request import Request
 
@@ -36,6 +36,8 @@ def txt2img(arguments: argparse.Namespace) -> int:
     asked = _request(arguments)
     made = None if arguments.source is None else _read_provenance(Path(arguments.source))
     name = arguments.model or (made.model if made else "default")
+    if made is not None and arguments.model is None and name not in embedded():
+        raise ValueError(f"--from: {made.model} ({made.digest}) made the picture; name its folder with --model")
     model = load(name, device=arguments.device)
     if made is not None:
         _check_same_model(made, model, name)
@@ -48,8 +50,7 @@ def txt2img(arguments: argparse.Namespace) -> int:
     pictures = _with_progress(model, request, quiet=arguments.json)
     generated = time.perf_counter()
     for number, path in zip(chosen, targets, strict=True):
-        with whole_file(path) as temporary:
-            pictures[number].save(temporary, format="PNG", pnginfo=png_info(pictures[number]))
+        save(pictures[number], path)
 
     seeds = [request.seeds[number] for number in chosen]
     if arguments.json:
@@ -58,7 +59,7 @@ def txt2img(arguments: argparse.Namespace) -> int:
             "seeds": seeds,
             "request": to_json(request),
             "warnings": warnings(model, request),
-            "unknown_words": list(model.conditioner.read(request.prompt).unknown),
+            "unknown_words": unknown_words(model, request),
             "model": {"name": name, "digest": model.digest},
             "seconds": {"load": round(loaded - started, 3), "generate": round(generated - loaded, 3)},
         }
@@ -73,7 +74,7 @@ def _request(arguments: argparse.Namespace) -> Request:
     given = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(Request)}
     given = {name: value for name, value in given.items() if value is not None}
     if arguments.source is not None:
-        also = [name for name in given if name != "output"] + (["prompt"] if arguments.prompt_words else [])
+        also = list(given) + (["prompt"] if arguments.prompt_words else [])
         if also:
             raise ValueError(f"--from repeats a picture as it was; leave out {', '.join(also)}")
         return Request()
@@ -163,6 +164,7 @@ def train(arguments: argparse.Namespace) -> int:
         print(json.dumps(to_json(recipe), indent=2))
         return 0
     out = Path(arguments.out or f"runs/{arguments.recipe}")
+    logging.getLogger("tintype.training").setLevel(logging.INFO)  # says where a run goes on
     run(recipe, out)
     print(f"finished: {out}")
     return 0

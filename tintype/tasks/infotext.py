@@ -3,10 +3,12 @@ and beside it the exact request as JSON, read by `--from`."""
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 
 from PIL import Image, PngImagePlugin
 
 from tintype.common.config import from_json, to_json
+from tintype.common.files import whole_file
 from tintype.common.version import VERSION
 from tintype.tasks.request import Request
 
@@ -69,6 +71,12 @@ def png_info(picture: Image.Image) -> PngImagePlugin.PngInfo:
         if key in picture.info:
             chunks.add_itxt(key, picture.info[key])
     return chunks
+
+
+def save(picture: Image.Image, path: str | Path) -> None:
+    """Write a PNG that keeps both texts (PIL's own `save` drops them); it is there whole or not at all."""
+    with whole_file(Path(path)) as temporary:
+        picture.save(temporary, format="PNG", pnginfo=png_info(picture))
 
 
 def provenance(picture: Image.Image) -> Provenance:
