@@ -146,7 +146,7 @@ class UNet(nn.Module):
 
         self.norm_out = nn.GroupNorm(config.norm_groups, width, eps=1e-5)
         self.conv_out = nn.Conv2d(width, config.out_channels, 3, padding=1)
-        for name, module in self.named_modules():  # every residual branch and the output start at zero
+        for name, module in self.named_modules():  # residual blocks and the output start at zero, as transformers do
             if name.endswith(("conv2", "conv_out")) and isinstance(module, nn.Conv2d):
                 nn.init.zeros_(module.weight)
         self.res_blocks = [module for module in self.modules() if isinstance(module, ResBlock)]
