@@ -8,12 +8,14 @@ times. Then whole calls are timed in turn, prompt to PIL picture; a ratio is the
 
 import argparse
 import dataclasses
+import gzip
 import json
 import statistics
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import resources
 
 import diffusers
 import numpy as np
@@ -23,11 +25,12 @@ from PIL import Image
 from torch import Tensor
 from transformers import CLIPTextConfig as TheirTextConfig
 from transformers import CLIPTextModel, CLIPTokenizer
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 import tintype
 from tintype.common.rng import Noise
 from tintype.conditioning.text import TextConditioner, TextConfig
-from tintype.conditioning.tokenizer import END, START, _tokenizer
+from tintype.conditioning.tokenizer import END, START
 from tintype.diffusion.latent_space import LatentSpace
 from tintype.diffusion.schedule import DDPMConfig
 from tintype.families.base import FamilyConfig, LatentDiffusion, assemble
@@ -68,7 +71,6 @@ def diffusers_pipeline(size: Size) -> StableDiffusionPipeline:
     unet, autoencoder, clip = size.unet, size.autoencoder, size.clip
     levels = len(unet.mult)
     attends = [depth > 0 for depth in unet.depth]
-    bpe = json.loads(_tokenizer().to_str())["model"]
     pipeline = StableDiffusionPipeline(
         unet=UNet2DConditionModel(
             sample_size=size.side // autoencoder.factor,
@@ -100,11 +102,7 @@ def diffusers_pipeline(size: Size) -> StableDiffusionPipeline:
                 pad_token_id=END,
             )
         ),
-        tokenizer=CLIPTokenizer(
-            vocab=bpe["vocab"],
-            merges=[tuple(merge) for merge in bpe["merges"]],
-            model_max_length=clip.context_length,
-        ),
+        tokenizer=clip_tokenizer(clip.context_length),
         scheduler=DDIMScheduler(
             beta_schedule="scaled_linear",
             beta_start=0.00085,
@@ -121,6 +119,16 @@ def diffusers_pipeline(size: Size) -> StableDiffusionPipeline:
     )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+def clip_tokenizer(length: int) -> CLIPTokenizer:
+    """Theirs, from CLIP's merges: bytes, bytes that end a word, merged pairs and two marks, numbered in this order."""
+    packed = (resources.files("tintype.conditioning") / "clip_merges.txt.gz").read_bytes()
+    merges = [tuple(line.split(" ")) for line in gzip.decompress(packed).decode().split("\n")]
+    signs = list(bytes_to_unicode().values())
+    entries = [*signs, *(sign + "</w>" for sign in signs), *map("".join, merges), "<|startoftext|>", "<|endoftext|>"]
+    vocabulary = {entry: number for number, entry in enumerate(entries)}
+    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=length)
 
 
 def same_model(pipeline: StableDiffusionPipeline, size: Size) -> LatentDiffusion:
