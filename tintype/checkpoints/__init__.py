@@ -4,6 +4,7 @@ from importlib import resources
 from pathlib import Path
 
 from tintype.common.config import nearest
+from tintype.common.device import usable_device
 from tintype.families.base import LatentDiffusion
 
 
@@ -19,15 +20,9 @@ def load(name: str = "default", *, device: str | None = None) -> LatentDiffusion
 
     Raises `ValueError` when the name is neither, the weights are damaged or the device is not there.
     """
-    import torch
-
     from tintype.checkpoints.model_folder import load_model
 
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if not device.startswith(("cpu", "cuda")):
-        raise ValueError(f"device {device!r}: expected cpu or cuda")
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"device {device!r}: PyTorch sees no CUDA device here; use cpu")
+    device = usable_device(device)
     with resources.as_file(resources.files("tintype.weights")) as weights:
         if name in embedded():
             return load_model(weights / name, device=device)
