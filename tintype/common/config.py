@@ -51,6 +51,8 @@ def override(config: D, assignments: Sequence[str]) -> D:
 
 
 def _assign(config: object, keys: list[str], text: str, path: str) -> object:
+    assert dataclasses.is_dataclass(config)
+    assert not isinstance(config, type)
     hints = _hints(type(config))
     if keys[0] not in hints:
         raise ValueError(
@@ -63,7 +65,7 @@ def _assign(config: object, keys: list[str], text: str, path: str) -> object:
         value = _assign(inner, keys[1:], text, path)
     else:
         value = _parse(hints[keys[0]], text, f"--set {path}")
-    return dataclasses.replace(cast("typing.Any", config), **{keys[0]: value})
+    return dataclasses.replace(config, **{keys[0]: value})
 
 
 def _parse(kind: object, text: str, where: str) -> object:
