@@ -3,17 +3,19 @@ import logging
 import multiprocessing
 import os
 import random
+import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from tiny_training import CONFIG, Regression, assert_equal, child, child_killed_at, everything, run
+from tiny_training import CONFIG, Numbers, Regression, assert_equal, child, child_killed_at, everything, run
 from torch import Tensor, nn
 
-from tintype.common.config import to_json
+from tintype.common.config import Json, to_json
 from tintype.common.files import load_tensors, whole_folder
+from tintype.training.loop import train
 from tintype.training.state import checkpoints
 
 SIGKILLED = -9
@@ -84,7 +86,7 @@ def test_what_a_checkpoint_holds(tmp_path: Path) -> None:
         found = load_tensors(last / f"{file}.safetensors")
         assert found.keys() == expected.keys()
         assert all(torch.equal(found[name], value) for name, value in expected.items())
-    assert json.loads((last / "recipe.json").read_text()) == to_json(replace(CONFIG, save_every=6))
+    assert json.loads((last / "recipe.json").read_text()) == {"train": to_json(replace(CONFIG, save_every=6))}
     assert torch.load(last / "train.pt", weights_only=True)["step"] == 12
 
 
@@ -95,10 +97,11 @@ def test_only_the_newest_are_kept(tmp_path: Path, keep: int) -> None:
 
 
 def test_the_newest_is_taken(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    run(tmp_path, steps=3, save_every=1, keep=3)
     with caplog.at_level(logging.INFO, logger="tintype"):
+        run(tmp_path, steps=3, save_every=1, keep=3)
         assert run(tmp_path, steps=3).step == 3
-    assert f"resumed from {tmp_path / 'step-00000003'}" in caplog.text
+    assert caplog.text.count(f"going on from {tmp_path / 'step-00000003'}") == 1
+    assert caplog.text.count("going on") == 1  # and the first call began
 
 
 class Other(Regression):
@@ -135,6 +138,92 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(ValueError, match=r"network\.safetensors is not a whole safetensors file"):
         run(tmp_path, steps=4)
+
+
+@pytest.mark.parametrize("file", ["train.pt", "recipe.json"])
+@pytest.mark.parametrize("damage", ["absent", "empty", "cut", "no header", "noise", "text"])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_goes_on(
+    tmp_path: Path, file: str, damage: str, uninterrupted: dict[str, Tensor]
+) -> None:
+    run(tmp_path, steps=6, save_every=3)
+    path = tmp_path / "step-00000006" / file
+    whole = path.read_bytes()
+    path.unlink()
+    if damage != "absent":
+        noise = random.Random(0).randbytes(len(whole))
+        path.write_bytes(
+            {"empty": b"", "cut": whole[:-100], "no header": whole[64:], "noise": noise, "text": b"not a checkpoint"}[
+                damage
+            ]
+        )
+    with pytest.raises(ValueError, match=rf"step-00000006/{file} is damaged; remove the folder {path.parent} and"):
+        run(tmp_path)
+    shutil.rmtree(path.parent)
+    steps: list[int] = []
+    assert_equal(everything(run(tmp_path, hooks=[lambda report: steps.append(report.state.step)])), uninterrupted)
+    assert steps[0] == 4
+
+
+# Going on with another recipe
+
+RECIPE: dict[str, Json] = {
+    "train": {"steps": 2, "batch_size": 4, "seed": 0, "hold": 0.5, "learning_rate": 0.1, "keep": 2},
+    "scenes": {"objects": [0.6, 0.4], "seed": 0},
+    "features": "a/classifier.safetensors",
+}
+
+
+def go_on(out: Path, recipe: Json, *, steps: int = 4) -> int:
+    return train(Regression(), Numbers(), replace(CONFIG, steps=steps), out, recipe=recipe).step
+
+
+def changed(*paths: tuple[str, Json]) -> Json:
+    recipe = json.loads(json.dumps(RECIPE))
+    for path, value in paths:
+        *folders, name = path.split(".")
+        place = recipe
+        for folder in folders:
+            place = place[folder]
+        place[name] = value
+    return recipe
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ([("train.batch_size", 8)], r"another recipe: train\.batch_size was 4, is 8; go on"),
+        ([("train.seed", 1)], r"train\.seed was 0, is 1;"),
+        ([("train.hold", 1.0)], r"train\.hold was 0\.5, is 1\.0;"),
+        ([("scenes.objects", [0.4, 0.6])], r"scenes\.objects was \[0\.6, 0\.4\], is \[0\.4, 0\.6\];"),
+        ([("scenes.grid", 8)], r"scenes\.grid was null, is 8;"),
+        ([("train.steps", 4), ("train.learning_rate", 0.2)], r"recipe: train\.learning_rate was 0\.1, is 0\.2; go on"),
+        (
+            [("train.batch_size", 8), ("train.seed", 1), ("train.hold", 1), ("scenes.seed", 5)],
+            r"train\.batch_size was 4, is 8; train\.seed was 0, is 1; train\.hold was 0\.5, is 1; …; go on",
+        ),
+    ],
+)
+def test_another_recipe_is_refused_by_name(tmp_path: Path, changes: list[tuple[str, Json]], said: str) -> None:
+    go_on(tmp_path, RECIPE, steps=2)
+    with pytest.raises(ValueError, match=rf"{said}.*recipe\.json, or start anew in an empty folder"):
+        go_on(tmp_path, changed(*changes))
+    assert names(tmp_path) == ["step-00000002"]
+    assert go_on(tmp_path, RECIPE) == 4
+
+
+def test_what_changes_no_step_that_was_done_may_change(tmp_path: Path) -> None:
+    go_on(tmp_path, RECIPE, steps=2)
+    others: list[tuple[str, Json]] = [("train.steps", 9), ("train.keep", 1), ("train.device", "cuda")]
+    moved: list[tuple[str, Json]] = [("features", "b.safetensors"), ("sheet_every", 5), ("start", "default")]
+    assert go_on(tmp_path, changed(*others, *moved)) == 4
+    assert json.loads((tmp_path / "step-00000004" / "recipe.json").read_text())["train"]["steps"] == 9
+
+
+def test_only_two_recipes_are_compared(tmp_path: Path) -> None:
+    go_on(tmp_path, None, steps=1)
+    assert go_on(tmp_path, RECIPE, steps=2) == 2
+    assert go_on(tmp_path, None, steps=3) == 3
+    assert go_on(tmp_path, changed(("train.seed", 1))) == 4  # the newest says nothing
 
 
 # Being killed

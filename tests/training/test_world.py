@@ -51,7 +51,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Tens
     for process in children:
         process.start()
     for process in children:
-        process.join(120)
+        process.join(600)
         assert process.exitcode == 0
     first, second = (torch.load(answers / f"{rank}.pt", weights_only=True) for rank in range(2))
     return out, first, second

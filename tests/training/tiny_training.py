@@ -53,7 +53,8 @@ def run(
 ) -> TrainingState:
     """Train in `out` with fresh objects."""
     config = replace(CONFIG, **changes)
-    return train(objective or Regression(noise=0.1), Numbers(), config, out, recipe=to_json(config), hooks=hooks)
+    recipe = {"train": to_json(config)}
+    return train(objective or Regression(noise=0.1), Numbers(), config, out, recipe=recipe, hooks=hooks)
 
 
 def everything(state: TrainingState) -> dict[str, Tensor]:

@@ -4,6 +4,7 @@ Step k sees samples [k * n, (k + 1) * n) with n = batch_size * accumulate, and n
 was interrupted and resumed is, bit for bit on one CPU, the run that was not.
 """
 
+import logging
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +23,7 @@ from tintype.objectives.base import Batch, Objective
 from tintype.training.state import TrainingState
 from tintype.training.world import World
 
+log = logging.getLogger(__name__)
 ALONE = World()
 
 
@@ -92,7 +94,9 @@ def train(
     hooks: Sequence[Hook] = (),
     world: World = ALONE,
 ) -> TrainingState:
-    """Train until `config.steps`, going on from the newest checkpoint of `out`. Raises `FloatingPointError` on NaN.
+    """Train until `config.steps`, going on from the newest checkpoint of `out` (see `TrainingState.resume`).
+
+    Raises `FloatingPointError` on NaN.
 
     Of several processes only the first writes checkpoints and calls the hooks.
     """
@@ -109,7 +113,9 @@ def train(
         for name, module in parts.items()
     }
     state = TrainingState(parts, optimizers, config.ema_decay)
-    state.resume(out)
+    found = state.resume(out, recipe)
+    if found is not None and world.rank == 0:
+        log.info("going on from %s", found)
 
     batches = _ahead(source, config, share, first_step=state.step)
     while state.step < config.steps:

@@ -2,11 +2,13 @@
 
 A checkpoint holds `<part>.safetensors` and `<part>.ema.safetensors` (weights and their average), `train.pt` (optimizer
 state and step) and `recipe.json`. It is written under another name and renamed, so a folder that is there is whole.
-Randomness and data position are functions of (seed, step) and need no space.
+Randomness and data position are functions of (seed, step) and need no space: they come from the recipe, which
+therefore must stay what it was (`check_recipe`).
 """
 
 import json
-import logging
+import pickle
+import struct
 from pathlib import Path
 
 import torch
@@ -16,7 +18,21 @@ from tintype.common.config import Json
 from tintype.common.files import load_tensors, remove_folder, save_tensors, whole_folder
 from tintype.training.ema import EMA
 
-log = logging.getLogger(__name__)
+MAY_CHANGE = {  # when a run goes on: with other values of these no step so far would have been another
+    "train.steps",  # so that a run can be prolonged: from here on the learning rate decays towards the new end
+    "train.save_every",
+    "train.keep",
+    "train.device",
+    "sheet_every",
+    "steps",  # of sampling, as is the next
+    "cfg_scale",
+    "autoencoder",  # this and the rest: files, which may lie elsewhere by now
+    "features",
+    "font",
+    "start",
+}
+# torch.load on damaged files: of archives, pickles, text and numbers in them
+DAMAGE = (OSError, EOFError, RuntimeError, ValueError, TypeError, LookupError, pickle.UnpicklingError, struct.error)
 
 
 class TrainingState:
@@ -43,18 +59,23 @@ class TrainingState:
             remove_folder(old)
         return path
 
-    def resume(self, out: Path) -> bool:
-        """Load the newest checkpoint of `out`, if there is one. Raises `ValueError` when it is of another network.
+    def resume(self, out: Path, recipe: Json = None) -> Path | None:
+        """Load the newest checkpoint of `out`, if there is one, and return its folder.
 
-        What a run left that was killed while it wrote or removed a checkpoint is cleared away.
+        Raises `ValueError` when it is damaged, of another network or of another recipe. What a run left that was killed
+        while it wrote or removed a checkpoint is cleared away.
         """
         for leftover in out.glob(".step-*.tmp"):
             remove_folder(leftover)
         found = checkpoints(out)
         if not found:
-            return False
+            return None
         path = found[-1]
-        saved = torch.load(path / "train.pt", map_location="cpu", weights_only=True)
+        check_recipe(out, recipe)
+        try:
+            saved = torch.load(path / "train.pt", map_location="cpu", weights_only=True)
+        except DAMAGE as error:
+            raise _damaged(path / "train.pt") from error
         if saved["optimizers"].keys() != self.parts.keys():
             raise _foreign(path, f"it holds {', '.join(saved['optimizers'])}; expected {', '.join(self.parts)}")
         for name, module in self.parts.items():
@@ -65,8 +86,46 @@ class TrainingState:
             except RuntimeError as error:
                 raise _foreign(path, str(error).partition("\n\t")[2].partition("\n")[0]) from error
         self.step = int(saved["step"])
-        log.info("resumed from %s", path)
-        return True
+        return path
+
+
+def check_recipe(out: Path, recipe: Json) -> None:
+    """Raise `ValueError` when the newest checkpoint of `out` was trained by another recipe, but for `MAY_CHANGE`.
+
+    A field that one of them lacks counts as null. Without a checkpoint, or when either recipe is None, all is well.
+    """
+    found = checkpoints(out)
+    if not found or recipe is None:
+        return
+    path = found[-1] / "recipe.json"
+    try:
+        saved: Json = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise _damaged(path) from error
+    if saved is None:
+        return
+    then, now = _leaves(saved), _leaves(recipe)
+    differing = [key for key in now | then if key not in MAY_CHANGE and then.get(key) != now.get(key)]
+    if differing:
+        named = [f"{key} was {json.dumps(then.get(key))}, is {json.dumps(now.get(key))}" for key in differing[:3]]
+        raise ValueError(
+            f"{found[-1]} was trained by another recipe: {'; '.join(named + ['…'] * (len(differing) > 3))}; go on with "
+            "the recipe in its recipe.json, or start anew in an empty folder"
+        )
+
+
+def _leaves(value: Json, path: str = "") -> dict[str, Json]:
+    """{"train.seed": 0, …}: single values and lists by their path."""
+    if not isinstance(value, dict):
+        return {path: value}
+    inner = [_leaves(item, f"{path}.{key}" if path else key) for key, item in value.items()]
+    return {key: leaf for leaves in inner for key, leaf in leaves.items()}
+
+
+def _damaged(path: Path) -> ValueError:
+    return ValueError(
+        f"{path} is damaged; remove the folder {path.parent} and the run goes on from the checkpoint before it, or anew"
+    )
 
 
 def _foreign(path: Path, why: str) -> ValueError:
