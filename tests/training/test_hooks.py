@@ -35,6 +35,23 @@ def test_the_log_holds_means_since_its_last_line(tmp_path: Path) -> None:
     assert second["samples_per_s"] > 0
 
 
+def test_the_log_reads_metrics_only_for_a_line(tmp_path: Path) -> None:
+    """Reading one makes the host wait for the device."""
+
+    class Watched(torch.Tensor):
+        read = 0
+
+        def __float__(self) -> float:
+            Watched.read += 1
+            return super().__float__()
+
+    def watched(report: Report) -> None:
+        report.metrics["loss"] = report.metrics["loss"].as_subclass(Watched)
+
+    run(tmp_path, steps=10, hooks=[watched, Log(tmp_path / "log.jsonl", every=5, last=10)])
+    assert Watched.read == 2
+
+
 def test_the_log_goes_on_after_a_stop(tmp_path: Path) -> None:
     run(tmp_path, steps=6, hooks=[Log(tmp_path / "log.jsonl", every=3, last=12)])
     run(tmp_path, steps=12, hooks=[Log(tmp_path / "log.jsonl", every=3, last=12)])

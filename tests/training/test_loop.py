@@ -7,8 +7,9 @@ import torch
 from tiny_training import CONFIG, Numbers, Regression, assert_equal, everything, run
 from torch import Tensor, nn
 
+from tintype.common.files import load_tensors
 from tintype.common.rng import generator
-from tintype.training.loop import Report, TrainConfig
+from tintype.training.loop import READ_EVERY, Report, TrainConfig
 from tintype.training.state import checkpoints
 
 
@@ -199,20 +200,45 @@ def test_bfloat16_computes_low_and_remembers_high(tmp_path: Path) -> None:
     assert not torch.equal(low["network 4.weight"], high["network 4.weight"])
 
 
+class Poisoned(Regression):
+    """Not finite at step 5 only."""
+
+    def __init__(self, poison: float) -> None:
+        super().__init__()
+        self.poison = poison
+        self.steps: list[int] = []
+
+    def loss(
+        self, part: str, batch: dict[str, Tensor], noise: torch.Generator, *, step: int
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        self.steps.append(step)
+        loss, metrics = super().loss(part, batch, noise, step=step)
+        return loss * (self.poison if step == 5 else 1), metrics
+
+
 @pytest.mark.parametrize("poison", [math.nan, math.inf])
 def test_what_is_not_finite_ends_the_run_without_a_checkpoint(tmp_path: Path, poison: float) -> None:
-    class Poisoned(Regression):
-        def loss(
-            self, part: str, batch: dict[str, Tensor], noise: torch.Generator, *, step: int
-        ) -> tuple[Tensor, dict[str, Tensor]]:
-            loss, metrics = super().loss(part, batch, noise, step=step)
-            return loss * (poison if step == 5 else 1), metrics
-
-    objective = Poisoned()
+    objective = Poisoned(poison)
     with pytest.raises(FloatingPointError, match="step 5: gradient of network is nan; lower the learning rate"):
         run(tmp_path, objective=objective, save_every=2)
     assert [path.name for path in checkpoints(tmp_path)] == ["step-00000002", "step-00000004"]
     assert all(value.isfinite().all() for value in objective.parts["network"].parameters())
+
+
+@pytest.mark.parametrize(("save_every", "last"), [(100, 7), (6, 5), (7, 6), (3, 5)])
+def test_where_looking_is_dear_it_is_done_now_and_then_and_before_each_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, save_every: int, last: int
+) -> None:
+    """As on a GPU, here every 4 steps: the harm of step 5 is seen after step 7 at the latest, and named."""
+    monkeypatch.setitem(READ_EVERY, "cpu", 4)
+    objective, reported = Poisoned(math.nan), []
+    with pytest.raises(FloatingPointError, match="step 5: gradient of network is nan"):
+        run(tmp_path, objective=objective, save_every=save_every, hooks=[lambda r: reported.append(r.state.step)])
+    assert objective.steps[-1] == last
+    assert reported == list(range(1, last + 1))
+    for path in checkpoints(tmp_path):
+        assert int(path.name[-8:]) <= 5
+        assert all(value.isfinite().all() for value in load_tensors(path / "network.safetensors").values())
 
 
 def test_frozen_parameters_stay_as_they_are(tmp_path: Path) -> None:
@@ -244,7 +270,7 @@ def test_parts_are_trained_each_by_its_own_optimizer(tmp_path: Path) -> None:
             self.seen.append(first.weight.detach().clone())
             hidden = first(batch["x"].flatten(1))
             out = hidden if part == "first" else self.parts["second"](hidden)
-            return (out - batch["y"]).square().mean(), {f"{part} noise": torch.randn((), generator=noise)}
+            return (out - batch["y"]).square().mean(), {"noise": torch.randn((), generator=noise)}
 
     torch.manual_seed(0)
     objective, noises = Two(), []
@@ -253,7 +279,8 @@ def test_parts_are_trained_each_by_its_own_optimizer(tmp_path: Path) -> None:
     one, two, three, _ = objective.seen
     assert not torch.equal(one, two)
     assert torch.equal(two, three)  # the second part's step did not move the first part
-    assert len({float(value) for report in noises for name, value in report.items() if "noise" in name}) == 4
+    assert [set(metrics) for metrics in noises] == [{"first loss", "first noise", "second loss", "second noise"}] * 2
+    assert len({float(value) for metrics in noises for name, value in metrics.items() if "noise" in name}) == 4
     names = {path.name for path in checkpoints(tmp_path)[-1].iterdir()}
     assert {"first.safetensors", "first.ema.safetensors", "second.safetensors", "train.pt", "recipe.json"} <= names
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from PIL import Image
+from torch import Tensor
 from tqdm import tqdm
 
 from tintype.common.files import whole_file
@@ -38,13 +39,13 @@ class Log:
 
     def __init__(self, path: Path, *, last: int, every: int = 50) -> None:
         self.path, self.last, self.every = path, last, every
-        self._sums: dict[str, float] = {}
+        self._sums: dict[str, Tensor] = {}  # on their device until a line is written, so that no step waits for it
         self._count = 0
         self._samples_at, self._time_at = 0, time.perf_counter()
 
     def __call__(self, report: Report) -> None:
         for name, value in report.metrics.items():
-            self._sums[name] = self._sums.get(name, 0.0) + float(value)
+            self._sums[name] = value + self._sums.get(name, 0.0)
         self._count += 1
         if report.state.step % self.every and report.state.step != self.last:
             return
@@ -56,7 +57,7 @@ class Log:
             "rate": report.rate,
             "samples_per_s": round(speed, 2),
         }
-        line |= {name: round(total / self._count, 6) for name, total in self._sums.items()}
+        line |= {name: round(float(total) / self._count, 6) for name, total in self._sums.items()}
         with self.path.open("a") as file:
             file.write(json.dumps(line) + "\n")
         self._sums, self._count, self._samples_at, self._time_at = {}, 0, report.samples, now

@@ -25,6 +25,7 @@ from tintype.training.world import World
 
 log = logging.getLogger(__name__)
 ALONE = World()
+READ_EVERY = {"cpu": 1, "cuda": 50}  # steps between looks at gradient norms: a GPU would have to stop for each
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,7 +37,7 @@ class TrainConfig:
     accumulate: int = 1
     learning_rate: float = 1e-3
     warmup: int = 200
-    hold: float = 0.5  # share of the run at the full rate; then a half cosine to zero
+    hold: float = 0.5  # share of `steps` at the full rate; then a half cosine to zero
     betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = 0.01
     clip_norm: float = 1.0
@@ -96,9 +97,9 @@ def train(
 ) -> TrainingState:
     """Train until `config.steps`, going on from the newest checkpoint of `out` (see `TrainingState.resume`).
 
-    Raises `FloatingPointError` on NaN.
-
-    Of several processes only the first writes checkpoints and calls the hooks.
+    Raises `FloatingPointError` when a gradient is not finite: at once on a CPU, within `READ_EVERY` steps on a GPU, and
+    before a checkpoint would hold the harm. With several parts each metric is called "<part> <metric>". Of several
+    processes only the first writes checkpoints and calls the hooks.
     """
     share = world.share(config.accumulate)
     parts = {name: module.to(config.device).train() for name, module in objective.parts.items()}
@@ -117,27 +118,28 @@ def train(
     if found is not None and world.rank == 0:
         log.info("going on from %s", found)
 
+    norms: dict[tuple[int, str], Tensor] = {}  # by step and part, not looked at yet
+    read_every = READ_EVERY[torch.device(config.device).type]
     batches = _ahead(source, config, share, first_step=state.step)
     while state.step < config.steps:
         started = time.perf_counter()
         micro_batches = [_on(config.device, batch) for batch in next(batches)]
         rate = config.rate(state.step)
+        save = (state.step + 1) % config.save_every == 0 or state.step + 1 == config.steps
         metrics: dict[str, Tensor] = {}
         for name, optimizer in optimizers.items():
             for group in optimizer.param_groups:
                 group["lr"] = rate
             optimizer.zero_grad(set_to_none=True)
-            metrics |= _backward(objective, name, dict(zip(share, micro_batches, strict=True)), config, state.step)
+            told = _backward(objective, name, dict(zip(share, micro_batches, strict=True)), config, state.step)
+            metrics |= told if len(parts) == 1 else {f"{name} {metric}": value for metric, value in told.items()}
             world.add_up(parts[name].parameters())
-            norm = torch.nn.utils.clip_grad_norm_(parts[name].parameters(), config.clip_norm)
-            if not math.isfinite(float(norm)):
-                raise FloatingPointError(
-                    f"step {state.step}: gradient of {name} is {float(norm)}; lower the learning rate"
-                )
+            norms[state.step, name] = torch.nn.utils.clip_grad_norm_(parts[name].parameters(), config.clip_norm)
+            if save or (state.step + 1) % read_every == 0:
+                _look_at(norms)
             optimizer.step()
             state.emas[name].update(parts[name], state.step)
         state.step += 1
-        save = state.step % config.save_every == 0 or state.step == config.steps
         if world.rank > 0:
             continue
         if save:
@@ -161,6 +163,16 @@ def _backward(
         (loss / config.accumulate).backward()
         metrics = {"loss": loss.detach(), **metrics}
     return metrics
+
+
+def _look_at(norms: dict[tuple[int, str], Tensor]) -> None:
+    """Raise `FloatingPointError` for the first norm that is not finite; then forget them. Waits for the device once."""
+    for (step, name), norm in zip(norms, torch.stack(list(norms.values())).tolist(), strict=True):
+        if not math.isfinite(norm):
+            raise FloatingPointError(
+                f"step {step}: gradient of {name} is {norm}; lower the learning rate and start anew in an empty folder"
+            )
+    norms.clear()
 
 
 def _ahead(source: Source, config: TrainConfig, share: range, *, first_step: int) -> Iterator[list[Batch]]:
