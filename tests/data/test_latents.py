@@ -1,9 +1,10 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from tintype.data.latents import Latents, channel_statistics, load_latents, make_latents
+from tintype.data.latents import Latents, appearance, channel_statistics, load_latents, make_latents
 from tintype.data.scenes import SceneConfig, Scenes
 from tintype.data.sources import to_tensor
 from tintype.models.autoencoder import Autoencoder, AutoencoderConfig
@@ -71,6 +72,20 @@ def test_latents_of_another_key_are_not_taken(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(ValueError, match=r"latents\.safetensors is not a whole"):
         load_latents(path, key=KEY)
+
+
+def test_the_appearance_of_scenes_is_their_pictures_and_captions(monkeypatch: pytest.MonkeyPatch) -> None:
+    scenes = Scenes(SceneConfig())
+    known = appearance(scenes)
+    assert appearance(Scenes(SceneConfig())) == known
+    assert appearance(Scenes(SceneConfig(seed=1))) != known
+    original = scenes[15]
+    monkeypatch.setattr(Scenes, "render", lambda _, plan: replace(original, plan=plan))
+    pictures_changed = appearance(scenes)
+    monkeypatch.undo()
+    monkeypatch.setattr(Scenes, "_sentence", lambda *_: "a thing")
+    captions_changed = appearance(scenes)
+    assert len({known, pictures_changed, captions_changed}) == 3
 
 
 def test_channel_statistics_count_the_posteriors_noise() -> None:

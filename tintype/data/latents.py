@@ -1,5 +1,6 @@
 """Scenes as latents made once: what a latent diffusion run reads instead of pictures."""
 
+import hashlib
 from pathlib import Path
 
 import torch
@@ -12,10 +13,14 @@ from tintype.data.sources import to_tensor
 from tintype.models.autoencoder import Autoencoder
 
 CHUNK = 64
+LOOKED_AT = 16
 
 
 def make_latents(path: Path, scenes: Scenes, autoencoder: Autoencoder, count: int, *, key: object) -> None:
-    """Encode scenes 0 to count - 1: "mean" and "std" of the raw posterior, count C h w float16. `key` is stored."""
+    """Encode scenes 0 to count - 1: "mean" and "std" of the raw posterior, count C h w float16. `key` is stored.
+
+    The file appears when all are encoded: what was interrupted begins again.
+    """
     device = next(autoencoder.parameters()).device
     means: list[Tensor] = []
     stds: list[Tensor] = []
@@ -47,6 +52,15 @@ class Latents:
             generator = torch.Generator().manual_seed(self.seed + epoch)
             self._order = (epoch, torch.randperm(len(self.tensors["mean"]), generator=generator))
         return int(self._order[1][position])
+
+
+def appearance(scenes: Scenes) -> str:
+    """A digest of the first scenes' pictures and captions: another font, drawing or grammar gives another."""
+    digest = hashlib.sha256()
+    for index in range(LOOKED_AT):
+        scene = scenes[index]
+        digest.update(scene.picture.tobytes() + scene.caption.encode())
+    return digest.hexdigest()
 
 
 def load_latents(path: Path, *, key: object) -> dict[str, Tensor] | None:

@@ -24,7 +24,7 @@ from tintype.checkpoints.native import load_network
 from tintype.common.config import to_json
 from tintype.conditioning.text import TextConditioner, TextConfig, word_ids, words_of
 from tintype.data.emoji import synonyms, vocabulary
-from tintype.data.latents import Latents, channel_statistics, load_latents, make_latents
+from tintype.data.latents import Latents, appearance, channel_statistics, load_latents, make_latents
 from tintype.data.scenes import COLOURS, POSITIONS, RELATIONS, SceneConfig, Scenes, with_article
 from tintype.data.sources import captions
 from tintype.diffusion.latent_space import LatentSpace
@@ -142,7 +142,8 @@ class DefaultText2Img:
 
     def _latents(self, cache: Path, weights: Path, scenes: Scenes, first_stage: Autoencoder) -> dict[str, Tensor]:
         digest = hashlib.sha256(weights.read_bytes()).hexdigest()
-        key = {"autoencoder": digest, "scenes": to_json(self.scenes), "count": self.latents}
+        scenes_key = {"config": to_json(self.scenes), "appearance": appearance(scenes)}
+        key = {"autoencoder": digest, "scenes": scenes_key, "count": self.latents}
         tensors = load_latents(cache, key=key)
         if tensors is None:
             make_latents(cache, scenes, first_stage, self.latents, key=key)
