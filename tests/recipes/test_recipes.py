@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import logging
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +12,9 @@ import numpy as np
 import pytest
 import torch
 
+import tintype.data.scenes
 import tintype.recipes.default_text2img
+from tintype.apps.cli import main
 from tintype.checkpoints import load
 from tintype.checkpoints.native import load_network, save_network
 from tintype.common.config import from_json, override, to_json
@@ -20,8 +24,11 @@ from tintype.data.scenes import SceneConfig, Scenes
 from tintype.generation import generate
 from tintype.models.autoencoder import Autoencoder, AutoencoderConfig
 from tintype.models.classifier import Classifier, ClassifierConfig
+from tintype.models.unet import UNet
 from tintype.recipes import RECIPES, Recipe, run
-from tintype.recipes.default_text2img import taught_words
+from tintype.recipes.default_autoencoder import DefaultAutoencoder
+from tintype.recipes.default_text2img import DefaultText2Img, taught_words
+from tintype.recipes.scene_classifier import SceneClassifier
 from tintype.tasks.request import Request
 
 TRAIN = ("train.steps=4", "train.batch_size=4", "train.save_every=2", "train.warmup=1", "train.hold=1.0")
@@ -217,6 +224,114 @@ def test_latents_of_another_first_stage_are_made_anew(
     small("default_text2img", f"autoencoder={other}").prepare(tmp_path)
     with pytest.raises(AssertionError, match="this was to be done once"):
         small("default_text2img", f"autoencoder={other}", "scenes.seed=4").prepare(tmp_path)
+
+
+def test_latents_of_scenes_that_look_otherwise_are_made_anew(
+    text2img: Path, tmp_path: Path, more: dict[str, Sequence[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = tmp_path / "latents.safetensors"
+    cache.write_bytes((text2img / "latents.safetensors").read_bytes())
+    monkeypatch.setattr(tintype.recipes.default_text2img, "make_latents", refuse)
+    small("default_text2img", *more["default_text2img"]).prepare(tmp_path)
+    original = tintype.data.scenes.background
+    monkeypatch.setattr(tintype.data.scenes, "background", lambda plan: original(plan) - 1)
+    with pytest.raises(AssertionError, match="this was to be done once"):
+        small("default_text2img", *more["default_text2img"]).prepare(tmp_path)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_another_recipe_is_refused_before_anything_is_made(
+    name: str, request: pytest.FixtureRequest, more: dict[str, Sequence[str]]
+) -> None:
+    out: Path = request.getfixturevalue(name.rpartition("_")[2])
+    before = times(out), published(out)
+    with pytest.raises(ValueError, match=r"recipe: scenes\.seed was \d+, is 5; go on"):
+        run(small(name, *more[name], "scenes.seed=5"), out, progress=False)
+    assert (times(out), published(out)) == before
+
+
+@pytest.mark.parametrize("name", ["default_autoencoder", "default_text2img"])
+def test_a_run_goes_on_when_its_files_have_moved(
+    name: str, tmp_path: Path, request: pytest.FixtureRequest, more: dict[str, Sequence[str]]
+) -> None:
+    out: Path = request.getfixturevalue(name.rpartition("_")[2])
+    before = published(out)
+    field, _, file = more[name][0].partition("=")
+    shutil.copy(file, tmp_path / "moved.safetensors")
+    run(small(name, f"{field}={tmp_path / 'moved.safetensors'}", "sheet_every=3"), out, progress=False)
+    assert published(out) == before
+
+
+def test_the_command_says_where_a_run_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    settings = [word for one in SMALL["scene_classifier"] for word in ("--set", one)]
+    with caplog.at_level(logging.NOTSET, logger="tintype.training"):  # puts back what the command changes
+        for steps in (2, 4):
+            command = ["train", "scene_classifier", "--out", str(tmp_path), *settings, "--set", f"train.steps={steps}"]
+            assert main(command) == 0
+    assert [record.getMessage() for record in caplog.records] == [f"going on from {tmp_path / 'step-00000002'}"]
+
+
+def test_one_seed_decides_all_of_a_classifier(tmp_path: Path) -> None:
+    first, same, other = (small("scene_classifier", f"train.seed={seed}").prepare(tmp_path) for seed in (0, 0, 1))
+    batches = [prepared.source.batch(0, 8)["image"] for prepared in (first, same, other)]
+    weights = [next(prepared.objective.parts["classifier"].parameters()) for prepared in (first, same, other)]
+    for made in (batches, weights):
+        assert torch.equal(made[0], made[1])
+        assert not torch.equal(made[0], made[2])
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_no_recipe_sees_what_is_held_out(name: str) -> None:
+    recipe = RECIPES[name]()
+    assert isinstance(recipe, SceneClassifier | DefaultAutoencoder | DefaultText2Img)
+    assert recipe.scenes.split == "train"
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_what_cannot_be_run_is_refused_at_once(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="sheet_every 0: expected 1 or more"):
+        small(name, "sheet_every=0")
+    for device, said in (("tpu", "expected cpu or cuda"), ("cuda:77", "no CUDA device here|this machine has [0-9]+,")):
+        with pytest.raises(ValueError, match=rf"device '{device}': .*({said})"):
+            run(small(name, f"train.device={device}"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+# Beginning with a model
+
+
+def test_a_run_begins_with_the_weights_of_a_model(
+    text2img: Path, tmp_path: Path, more: dict[str, Sequence[str]]
+) -> None:
+    shutil.copy(text2img / "latents.safetensors", tmp_path)
+    recipe = ("default_text2img", *more["default_text2img"])
+    model = load(str(text2img / "model"), device="cpu")
+    assert isinstance(model.denoiser.network, UNet)
+    networks = {"unet": model.denoiser.network, "text": model.conditioner}
+    expected = {f"{part}.{name}": value for part, one in networks.items() for name, value in one.state_dict().items()}
+
+    begun = small(*recipe, f"start={text2img / 'model'}").prepare(tmp_path).objective.parts["diffusion"].state_dict()
+    alone = small(*recipe).prepare(tmp_path).objective.parts["diffusion"].state_dict()
+    assert begun.keys() == expected.keys()
+    assert all(torch.equal(value, expected[name]) for name, value in begun.items())
+    assert not torch.equal(alone["unet.conv_in.weight"], begun["unet.conv_in.weight"])
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("unet.width=32", "its U-Net is configured otherwise than this recipe's; see its model.json"),
+        ("text.num_heads=4", "its text tower is configured otherwise"),
+        ("start=defualt", "no model 'defualt'; expected default"),
+    ],
+)
+def test_a_model_that_is_another_is_no_beginning(
+    text2img: Path, tmp_path: Path, more: dict[str, Sequence[str]], change: str, said: str
+) -> None:
+    recipe = small("default_text2img", *more["default_text2img"], f"start={text2img / 'model'}", change)
+    with pytest.raises(ValueError, match=said):
+        recipe.prepare(tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_is_missing_is_said_before_anything_is_done(tmp_path: Path) -> None:

@@ -1,18 +1,19 @@
 """A recipe is a typed function that returns a frozen dataclass: everything about a run, as values."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from PIL import Image
 from torch import nn
 
 from tintype.common.config import to_json
+from tintype.common.device import usable_device
 from tintype.objectives.base import Objective
 from tintype.training.hooks import Log, Progress, Sheets
 from tintype.training.loop import Hook, Source, TrainConfig, train
-from tintype.training.state import TrainingState
+from tintype.training.state import TrainingState, check_recipe
 from tintype.training.world import joined
 
 
@@ -26,24 +27,31 @@ class Run:
     publish: Callable[[TrainingState, Path], None]
 
 
-class Recipe(Protocol):
-    """A frozen dataclass; `--set` reaches each of its fields."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recipe(ABC):
+    """What every run says; each adds what is its own. `--set` reaches all fields."""
 
-    @property
-    def train(self) -> TrainConfig: ...
-    @property
-    def sheet_every(self) -> int: ...
+    train: TrainConfig
+    font: str | None = None
+    sheet_every: int = 1000
 
+    def __post_init__(self) -> None:
+        if self.sheet_every < 1:
+            raise ValueError(f"sheet_every {self.sheet_every}: expected 1 or more")
+
+    @abstractmethod
     def prepare(self, out: Path) -> Run:
         """Build data, networks and objective; `out` keeps what is costly to make."""
-        ...
 
 
 def run(recipe: Recipe, out: Path, *, progress: bool = True) -> None:
     """Train into `out`, going on where an earlier call with the same folder stopped, and publish the result there.
 
+    Raises `ValueError` for a device that is not there and for a folder that holds a run of another recipe.
     Under torchrun the first process prepares before the others, so that what is kept in `out` is made once.
     """
+    usable_device(recipe.train.device)
+    check_recipe(out, to_json(recipe))  # before `prepare` replaces what the other run keeps
     out.mkdir(parents=True, exist_ok=True)
     with joined(recipe.train.device) as world:
         if world.rank > 0:

@@ -19,7 +19,7 @@ from tintype.models.autoencoder import Autoencoder, AutoencoderConfig
 from tintype.models.classifier import Classifier, ClassifierConfig
 from tintype.objectives.autoencoding import AutoencodingConfig, AutoencodingObjective
 from tintype.objectives.perceptual import FeatureDistance
-from tintype.recipes.base import Run, load_average
+from tintype.recipes.base import Recipe, Run, load_average
 from tintype.recipes.sheets import sheet, to_picture
 from tintype.training.loop import TrainConfig
 from tintype.training.state import TrainingState
@@ -28,16 +28,13 @@ SHOWN = 10_000_000  # index of the first scene on the sheets; training never get
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class DefaultAutoencoder:
+class DefaultAutoencoder(Recipe):
     """`features` names the classifier whose features measure distance; see the recipe `scene_classifier`."""
 
     scenes: SceneConfig
     model: AutoencoderConfig
     loss: AutoencodingConfig
-    train: TrainConfig
     features: str | None = None
-    font: str | None = None
-    sheet_every: int = 1000
 
     def prepare(self, out: Path) -> Run:
         torch.manual_seed(self.train.seed)

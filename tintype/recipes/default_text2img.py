@@ -31,12 +31,12 @@ from tintype.diffusion.latent_space import LatentSpace
 from tintype.diffusion.scaling import SCALINGS, Prediction
 from tintype.diffusion.schedule import DDPMConfig, make_schedule
 from tintype.families.base import FamilyConfig, LatentDiffusion, assemble
-from tintype.generation import generate
+from tintype.generation import generate_each
 from tintype.models.autoencoder import Autoencoder, AutoencoderConfig
 from tintype.models.clip import CLIPTextConfig
 from tintype.models.unet import UNet, UNetConfig
 from tintype.objectives.denoising import DenoisingObjective, TextDiffusion
-from tintype.recipes.base import Run, load_average
+from tintype.recipes.base import Recipe, Run, load_average
 from tintype.recipes.sheets import sheet
 from tintype.tasks.request import Request
 from tintype.training.loop import TrainConfig
@@ -46,7 +46,7 @@ SHOWN = 10_000_000  # index of the first scene whose caption is on the sheets; t
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class DefaultText2Img:
+class DefaultText2Img(Recipe):
     """`autoencoder` names the finished first stage. `latents`: how many scenes are encoded, once, into the folder."""
 
     scenes: SceneConfig
@@ -54,15 +54,12 @@ class DefaultText2Img:
     text: CLIPTextConfig  # vocabulary_size is set from the captions' words
     schedule: DDPMConfig
     prediction: Prediction
-    train: TrainConfig
     autoencoder: str | None = None
     start: str | None = None  # a model (name or folder) whose U-Net and text tower the run begins with
     latents: int = 65_536
     caption_dropout: float = 0.1
     steps: int = 25
     cfg_scale: float = 3.0
-    font: str | None = None
-    sheet_every: int = 2000
 
     def prepare(self, out: Path) -> Run:
         if self.autoencoder is None:
@@ -122,8 +119,7 @@ class DefaultText2Img:
         def draw(state: TrainingState) -> Image.Image:
             model = averaged(state)
             prompts = captions(scenes, range(SHOWN, SHOWN + 32))
-            pictures = [generate(model, Request(prompt=prompt, seed=7))[0] for prompt in prompts]
-            return sheet(pictures, columns=8, scale=2)
+            return sheet(generate_each(model, prompts, Request(seed=7)), columns=8, scale=2)
 
         def publish(state: TrainingState, out: Path) -> None:
             save_model(out / "model", averaged(state), dtype=torch.float16)
@@ -198,4 +194,5 @@ def default_text2img() -> DefaultText2Img:
         train=TrainConfig(
             steps=20_000, batch_size=24, accumulate=2, learning_rate=1.2e-3, hold=0.45, ema_decay=0.999, save_every=500
         ),
+        sheet_every=2000,
     )
