@@ -33,6 +33,27 @@ def test_a_model_saved_and_loaded_draws_the_same(tmp_path: Path) -> None:
     assert tintype.generate(copy, request)[0].tobytes() == tintype.generate(model, request)[0].tobytes()
 
 
+def test_a_saved_model_replaces_another_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Never the weights of one beside those of the other: an error while writing leaves the old one as it was."""
+    model, folder = tintype.load("default"), tmp_path / "copy"
+    save_model(folder, model, dtype=torch.float16)
+    (folder / "left.txt").write_text("over")
+    model.conditioner.encoder.norm.weight.data[0] += 1
+
+    def fail(_: object) -> None:
+        raise OSError("No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("tintype.checkpoints.model_folder.to_json", fail)
+        with pytest.raises(OSError, match="No space left"):
+            save_model(folder, model, dtype=torch.float16)
+    assert load_model(folder).digest == tintype.load("default").digest
+    save_model(folder, model, dtype=torch.float16)
+    assert load_model(folder).digest != tintype.load("default").digest
+    assert [entry.name for entry in tmp_path.iterdir()] == ["copy"]
+    assert not (folder / "left.txt").exists()
+
+
 def test_the_digest_changes_with_any_weight(tmp_path: Path) -> None:
     model = tintype.load("default")
     model.conditioner.encoder.norm.weight.data[0] += 1

@@ -8,7 +8,7 @@ import torch
 
 from tintype.checkpoints.native import load_network, save_network
 from tintype.common.config import from_json, to_json
-from tintype.common.files import whole_file
+from tintype.common.files import whole_folder
 from tintype.conditioning.text import TextConditioner, TextConfig
 from tintype.families.base import FamilyConfig, LatentDiffusion, assemble
 from tintype.models.autoencoder import Autoencoder, AutoencoderConfig
@@ -19,18 +19,18 @@ WEIGHTS = ("unet.safetensors", "text.safetensors", "autoencoder.safetensors")
 
 
 def save_model(folder: Path, model: LatentDiffusion, *, dtype: torch.dtype) -> None:
-    """Write the folder's files, weights as `dtype`; the configuration last, so that a folder that has it is whole."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write the folder, weights as `dtype`; it is there whole or not at all, and replaces one of the same name."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
     assert isinstance(model.denoiser.network, UNet)
     networks = (
         ("unet", model.config.unet, model.denoiser.network),
         ("text", model.config.text, model.conditioner),
         ("autoencoder", model.config.autoencoder, model.autoencoder),
     )
-    for (kind, config, network), file in zip(networks, WEIGHTS, strict=True):
-        save_network(folder / file, kind, config, network.state_dict(), dtype=dtype)
-    with whole_file(folder / CONFIG) as path:
-        path.write_text(json.dumps(to_json(model.config), indent=1))
+    with whole_folder(folder, replace=True) as temporary:
+        for (kind, config, network), file in zip(networks, WEIGHTS, strict=True):
+            save_network(temporary / file, kind, config, network.state_dict(), dtype=dtype)
+        (temporary / CONFIG).write_text(json.dumps(to_json(model.config), indent=1))
 
 
 def load_model(folder: Path, *, device: str = "cpu") -> LatentDiffusion:

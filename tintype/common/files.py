@@ -33,8 +33,9 @@ def whole_file(path: Path) -> Generator[Path]:
 
 
 @contextmanager
-def whole_folder(path: Path) -> Generator[Path]:
-    """As `whole_file`, for a folder of files that does not exist yet."""
+def whole_folder(path: Path, *, replace: bool = False) -> Generator[Path]:
+    """As `whole_file`, for a folder of files. One of that name is an error, or with `replace` gives way as a whole, so
+    that no reader finds a mixture of both."""
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
     try:
         yield temporary
@@ -42,6 +43,8 @@ def whole_folder(path: Path) -> Generator[Path]:
         for file in temporary.rglob("*"):
             _flush(file)
         _flush(temporary)
+        if replace:
+            remove_folder(path)
         os.rename(temporary, path)
         _flush(path.parent)
     finally:
