@@ -15,13 +15,14 @@ def embedded() -> list[str]:
     )
 
 
-def load(name: str = "default", *, device: str | None = None) -> LatentDiffusion:
+def load(name: str | Path = "default", *, device: str | None = None) -> LatentDiffusion:
     """An embedded model's name, or the path of a model folder; on a GPU where there is one, or on `device`.
 
     Raises `ValueError` when the name is neither, the weights are damaged or the device is not there.
     """
     from tintype.checkpoints.model_folder import load_model
 
+    name = str(name)
     device = usable_device(device)
     with resources.as_file(resources.files("tintype.weights")) as weights:
         if name in embedded():
