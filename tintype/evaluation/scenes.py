@@ -1,8 +1,8 @@
 """How good a model of emoji scenes is: does a picture show what its prompt says?
 
 Two judges: a classifier trained on rendered scenes only (`weights/judge.safetensors`, recipe `scene_classifier` with
-`train.seed=1`) and template matching, which learned nothing. Prompts combine what training never combined. Controls: rendered
-scenes and their reconstructions (the ceiling), and prompts shuffled among the pictures (chance).
+`train.seed=1`) and template matching, which learned nothing. Prompts combine what training never combined. Controls:
+rendered scenes and their reconstructions (the ceiling), and prompts shuffled among the pictures (chance).
 """
 
 import os
