@@ -450,6 +450,8 @@ def test_all_scenes_show_it() -> None:
     [
         ({"objects": (0.5, 0.4)}, "expected one to four shares that sum to 1"),
         ({"objects": ()}, "one to four shares"),
+        ({"sizes": (0.5, 0.4, 0.2)}, "three shares that sum to 1"),
+        ({"sizes": (1.5, -0.5, 0.0)}, "three shares that sum to 1"),
         ({"objects": (0.2,) * 5}, "one to four shares"),
         ({"objects": (1.5, -0.5)}, "one to four shares"),
         ({"size": 16}, "scene size 16: emoji need 32 pixels or more"),
@@ -460,3 +462,11 @@ def test_all_scenes_show_it() -> None:
 def test_bad_configurations(bad: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         SceneConfig(**bad)
+
+
+def test_sizes_come_in_the_shares_asked_for() -> None:
+    scenes = Scenes(SceneConfig(objects=(1.0,), sizes=(0.1, 0.2, 0.7), grid=8))
+    sides = [scenes.plan(index).placements[0].side for index in range(600)]
+    assert set(sides) == {30, 46, 56}
+    for side, share in ((30, 0.1), (46, 0.2), (56, 0.7)):
+        assert sides.count(side) / 600 == pytest.approx(share, abs=0.06)

@@ -5,7 +5,7 @@ hash of names, so that every reader of this file has the same split.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
@@ -62,6 +62,7 @@ class SceneConfig:
     size: int = 64  # pixels
     vocabulary: VocabularySize = 256
     objects: tuple[float, ...] = (0.6, 0.4)  # share of scenes with 1, 2, 3, 4 objects
+    sizes: tuple[float, float, float] = (0.2, 0.6, 0.2)  # share of single objects called small, nothing, large
     gradients: float = 0.2
     grid: int = 1  # places are multiples of so many pixels and sides exact; 1: anywhere, sides vary by 6 %
     plain_captions: bool = False  # True: the full sentence with emoji names only
@@ -71,6 +72,8 @@ class SceneConfig:
     def __post_init__(self) -> None:
         if not 1 <= len(self.objects) <= 4 or min(self.objects) < 0 or abs(sum(self.objects) - 1) > 1e-6:
             raise ValueError(f"objects {self.objects}: expected one to four shares that sum to 1")
+        if min(self.sizes) < 0 or abs(sum(self.sizes) - 1) > 1e-6:
+            raise ValueError(f"sizes {self.sizes}: expected three shares that sum to 1")
         if self.vocabulary not in (256, 984):
             raise ValueError(f"vocabulary {self.vocabulary}: expected 256 or 984")
         if not 0 <= self.gradients <= 1:
@@ -170,14 +173,13 @@ class Scenes:
                 return plan
 
     def _draw_plan(self, generator: np.random.Generator) -> Plan:
-        shares = np.divide(self.config.objects, sum(self.config.objects))  # numpy wants a sum of 1 to the eighth digit
-        count = 1 + int(generator.choice(len(shares), p=shares))
+        count = 1 + int(generator.choice(len(self.config.objects), p=_shares(self.config.objects)))
         emoji = tuple(self.emoji[i] for i in generator.choice(len(self.emoji), count, replace=False))
         gradient = generator.random() < self.config.gradients
         colours = tuple(str(name) for name in generator.choice(list(COLOURS), 1 + gradient, replace=False))
         fill: Fill = ("horizontal", "vertical")[generator.integers(2)] if gradient else "solid"
         if count == 1:
-            size_word = ("small", "", "large")[generator.choice(3, p=(0.2, 0.6, 0.2))]
+            size_word = list(SIZES)[generator.choice(3, p=_shares(self.config.sizes))]
             position = ""
             if size_word != "large" and generator.random() < (0.6 if size_word else 0.35):
                 position = str(generator.choice(list(POSITIONS)))
@@ -339,6 +341,11 @@ def background(plan: Plan) -> NDArray[np.float32]:
     line = ((1 - ramp) * first + ramp * last).astype(np.float32)
     across = line[None] if plan.fill == "horizontal" else line[:, None]
     return np.broadcast_to(across, (plan.size, plan.size, 3)).copy()
+
+
+def _shares(given: Sequence[float]) -> NDArray[np.float64]:
+    """numpy wants a sum of 1 to the eighth digit."""
+    return np.divide(given, sum(given))
 
 
 def is_held_out(plan: Plan) -> Iterator[bool]:
