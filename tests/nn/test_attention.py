@@ -87,3 +87,11 @@ def test_bfloat16_training_on_a_cpu_attends_in_float32(monkeypatch: pytest.Monke
     assert seen == [torch.float32, torch.bfloat16]
     assert low.dtype == torch.bfloat16
     assert torch.allclose(low.float(), attention(x), atol=0.02)
+
+
+def test_an_attention_in_bfloat16_trains_without_autocast() -> None:
+    attention = Attention(16, num_heads=2, head_dim=8).bfloat16()
+    out = attention(torch.randn(2, 5, 16).bfloat16())
+    assert out.dtype == torch.bfloat16
+    out.sum().backward()
+    assert attention.to_q.weight.grad is not None

@@ -53,7 +53,7 @@ def _attend(q: Tensor, kv: KeysValues, *, causal: bool) -> Tensor:
     if q.dtype != torch.bfloat16 or not q.is_cpu or not torch.is_grad_enabled():
         return F.scaled_dot_product_attention(q, k, v, is_causal=causal)
     with torch.autocast("cpu", enabled=False):
-        return F.scaled_dot_product_attention(q.float(), k.float(), v.float(), is_causal=causal)
+        return F.scaled_dot_product_attention(q.float(), k.float(), v.float(), is_causal=causal).to(q.dtype)
 
 
 class FeedForward(nn.Module):
