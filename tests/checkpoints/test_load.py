@@ -34,10 +34,10 @@ def test_a_model_saved_and_loaded_draws_the_same(tmp_path: Path) -> None:
 
 
 def test_a_saved_model_replaces_another_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Never the weights of one beside those of the other: an error while writing leaves the old one as it was."""
+    """Never the weights of one beside those of the other, and nothing else is lost."""
     model, folder = tintype.load("default"), tmp_path / "copy"
     save_model(folder, model, dtype=torch.float16)
-    (folder / "left.txt").write_text("over")
+    (folder / "README.md").write_text("my card")
     model.conditioner.encoder.norm.weight.data[0] += 1
 
     def fail(_: object) -> None:
@@ -51,7 +51,7 @@ def test_a_saved_model_replaces_another_whole(tmp_path: Path, monkeypatch: pytes
     save_model(folder, model, dtype=torch.float16)
     assert load_model(folder).digest != tintype.load("default").digest
     assert [entry.name for entry in tmp_path.iterdir()] == ["copy"]
-    assert not (folder / "left.txt").exists()
+    assert (folder / "README.md").read_text() == "my card"
 
 
 def test_the_digest_changes_with_any_weight(tmp_path: Path) -> None:

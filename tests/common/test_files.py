@@ -171,3 +171,26 @@ def test_foreign_safetensors_have_no_metadata(tmp_path: Path) -> None:
 
     save_file(TENSORS, tmp_path / "foreign.safetensors")
     assert load_metadata(tmp_path / "foreign.safetensors") is None
+
+
+def test_a_folder_that_cannot_be_replaced_is_put_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The old one leaves its name last of all, and comes back when the new one cannot have it."""
+    path = tmp_path / "model"
+    path.mkdir()
+    (path / "old").write_text("1")
+    rename, done = os.rename, []
+
+    def fail_once(source: Path, target: Path) -> None:
+        if target == path and not done:
+            done.append(source)
+            raise OSError("Input/output error")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", fail_once)
+    with pytest.raises(OSError, match="Input/output"), whole_folder(path, replace=True) as folder:
+        (folder / "new").write_text("2")
+    assert [entry.name for entry in path.iterdir()] == ["old"]
+    with whole_folder(path, replace=True) as folder:
+        (folder / "new").write_text("2")
+    assert [entry.name for entry in path.iterdir()] == ["new"]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["model"]

@@ -1,5 +1,6 @@
 """Weights on disk. `load` opens a model by name or path."""
 
+import os
 from importlib import resources
 from pathlib import Path
 
@@ -27,7 +28,7 @@ def load(name: str | Path = "default", *, device: str | None = None) -> LatentDi
     with resources.as_file(resources.files("tintype.weights")) as weights:
         if name in embedded():
             return load_model(weights / name, device=device)
-        path = Path(name).expanduser()
+        path = Path(os.path.expanduser(name))
         if path.is_dir():
             return load_model(path, device=device)
     if path.exists():

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import torch
@@ -19,7 +20,9 @@ WEIGHTS = ("unet.safetensors", "text.safetensors", "autoencoder.safetensors")
 
 
 def save_model(folder: Path, model: LatentDiffusion, *, dtype: torch.dtype) -> None:
-    """Write the folder, weights as `dtype`; it is there whole or not at all, and replaces one of the same name."""
+    """Write the folder, weights as `dtype`; it is there whole or not at all. It replaces a model of the same name, but
+    keeps what else lies there (a model card, say)."""
+    folder = folder.resolve()
     folder.parent.mkdir(parents=True, exist_ok=True)
     assert isinstance(model.denoiser.network, UNet)
     networks = (
@@ -31,6 +34,8 @@ def save_model(folder: Path, model: LatentDiffusion, *, dtype: torch.dtype) -> N
         for (kind, config, network), file in zip(networks, WEIGHTS, strict=True):
             save_network(temporary / file, kind, config, network.state_dict(), dtype=dtype)
         (temporary / CONFIG).write_text(json.dumps(to_json(model.config), indent=1))
+        if folder.exists():
+            shutil.copytree(folder, temporary, dirs_exist_ok=True, ignore=shutil.ignore_patterns(CONFIG, *WEIGHTS))
 
 
 def load_model(folder: Path, *, device: str = "cpu") -> LatentDiffusion:
@@ -58,7 +63,7 @@ def load_model(folder: Path, *, device: str = "cpu") -> LatentDiffusion:
         unet=unet.to(device),
         autoencoder=autoencoder.to(device),
         text=text.to(device),
-        source=str(folder),
+        source=str(folder.resolve()),
         digest=digest(folder),
     )
 

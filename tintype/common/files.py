@@ -43,12 +43,25 @@ def whole_folder(path: Path, *, replace: bool = False) -> Generator[Path]:
         for file in temporary.rglob("*"):
             _flush(file)
         _flush(temporary)
-        if replace:
-            remove_folder(path)
-        os.rename(temporary, path)
+        if replace and path.exists():
+            _exchange(temporary, path)
+        else:
+            os.rename(temporary, path)
         _flush(path.parent)
     finally:
         remove_folder(temporary)
+
+
+def _exchange(new: Path, old: Path) -> None:
+    """Give `new` the name of `old`, which is removed last: nothing is lost if this fails or the process dies."""
+    aside = Path(tempfile.mkdtemp(prefix=f".{old.name}.", suffix=".tmp", dir=old.parent))
+    os.rename(old, aside)
+    try:
+        os.rename(new, old)
+    except OSError:
+        os.rename(aside, old)
+        raise
+    shutil.rmtree(aside)
 
 
 def remove_folder(path: Path) -> None:
