@@ -25,8 +25,11 @@ def test_a_new_file_is_a_new_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         assert [function() for function in found.values()] == [2, 1, 3]
         (package / "birds.py").write_text("def lion(): return 4\n")
         importlib.invalidate_caches()
-        with pytest.raises(AssertionError, match=r"lion is defined twice: zoo\.birds, zoo\.cats"):
+        with pytest.raises(ValueError, match=r"lion is defined twice: in zoo\.birds and in zoo\.cats"):
             functions_of(zoo)
+        (package / "owl.py").write_text("def owl(): return 5\ndef lion(): return 6\n")
+        importlib.invalidate_caches()
+        assert list(functions_of(zoo, named_as_file=True)) == ["owl"]
     finally:
         for name in [name for name in sys.modules if name.split(".")[0] == "zoo"]:
             del sys.modules[name]

@@ -11,6 +11,5 @@ __all__ = ["RECIPES", "Recipe", "run"]
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
     name: cast("Callable[[], Recipe]", function)
-    for name, function in functions_of(importlib.import_module(__name__)).items()
-    if function.__module__ == f"{__name__}.{name}"
+    for name, function in functions_of(importlib.import_module(__name__), named_as_file=True).items()
 }
