@@ -45,8 +45,8 @@ def resolve(model: LatentDiffusion, request: Request) -> Request:
         cfg_scale=config.cfg_scale if request.cfg_scale is None else request.cfg_scale,
         width=request.width or config.size,
         height=request.height or config.size,
-        sampler=request.sampler or config.sampler,
-        scheduler=request.scheduler or config.scheduler,
+        sampler=config.sampler if request.sampler is None else request.sampler,
+        scheduler=config.scheduler if request.scheduler is None else request.scheduler,
     )
     sampler = pick("sampler", resolved.sampler or "", SAMPLERS)
     pick("scheduler", resolved.scheduler or "", SPACINGS)

@@ -45,13 +45,17 @@ class Request:
     def __post_init__(self) -> None:
         _whole("seed", self.seed, -1, LARGEST_SEED)
         _whole("batch_size", self.batch_size, 1, LARGEST_BATCH)
-        _whole("steps", self.steps, 1, LARGEST_STEPS)
-        _whole("width", self.width, 8, LARGEST_SIDE)
-        _whole("height", self.height, 8, LARGEST_SIDE)
-        _finite("cfg_scale", self.cfg_scale, 0.0, 100.0)
-        _finite("eta", self.eta, 0.0, 1.0)
-        for name in ("prompt", "negative_prompt"):
-            _text(name, getattr(self, name))
+        for name, low, high in (("steps", 1, LARGEST_STEPS), ("width", 8, LARGEST_SIDE), ("height", 8, LARGEST_SIDE)):
+            if getattr(self, name) is not None:
+                _whole(name, getattr(self, name), low, high)
+        for name, highest in (("cfg_scale", 100.0), ("eta", 1.0)):
+            if getattr(self, name) is not None:
+                _number(name, getattr(self, name), 0.0, highest)
+        for name in ("prompt", "negative_prompt", "sampler", "scheduler"):
+            if name.endswith("prompt") or getattr(self, name) is not None:
+                _text(name, getattr(self, name))
+        if type(self.exact) is not bool:
+            raise ValueError(f"exact {self.exact!r}: expected true or false")
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -74,14 +78,10 @@ def _text(name: str, value: object) -> None:
 
 
 def _whole(name: str, value: object, low: int, high: int) -> None:
-    if value is None:
-        return
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
         raise ValueError(f"{name} {value!r}: expected a whole number from {low} to {high}")
 
 
-def _finite(name: str, value: object, low: float, high: float) -> None:
-    if value is None:
-        return
+def _number(name: str, value: object, low: float, high: float) -> None:
     if not isinstance(value, int | float) or isinstance(value, bool) or not low <= value <= high:  # NaN is in no range
         raise ValueError(f"{name} {value!r}: expected a number from {low:g} to {high:g}")
