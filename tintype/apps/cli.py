@@ -49,6 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("--objects", type=int, default=500, help="held-out (emoji, colour) prompts (default: 500)")
     command.add_argument("--pairs", type=int, default=200, help="held-out two-object scenes (default: 200)")
     command.add_argument("--sheet", metavar="PNG", help="also draw the sheet of 64 prompts")
+    command.add_argument("--judge", metavar="FILE", help="a scene_classifier's weights instead of the embedded ones")
     command.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
 
     command = commands.add_parser("info", help="what a model is")
@@ -86,9 +87,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     level = logging.ERROR if getattr(parsed, "json", False) else logging.WARNING  # JSON carries its own warnings
     logging.addLevelName(logging.WARNING, "warning")
     logging.basicConfig(level=level, format="%(levelname)s: %(message)s")
-    from tintype.apps import commands
-
     try:
+        from tintype.apps import commands
+
         return commands.COMMANDS[parsed.command](parsed)
     except ValueError as error:
         print(f"tintype {parsed.command}: {error}", file=sys.stderr)
@@ -97,9 +98,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"tintype {parsed.command}: {error or type(error).__name__}", file=sys.stderr)
         return FAILED
     except RuntimeError as error:
-        if "memory" not in str(error):
+        if not any(words in str(error) for words in ("out of memory", "can't allocate memory")):
             raise
-        print(f"tintype {parsed.command}: not enough memory; ask for smaller or fewer pictures", file=sys.stderr)
+        less = "a smaller train.batch_size" if parsed.command == "train" else "smaller or fewer pictures"
+        print(f"tintype {parsed.command}: not enough memory; ask for {less}", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
         print(f"tintype {parsed.command}: stopped", file=sys.stderr)

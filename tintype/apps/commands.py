@@ -94,7 +94,7 @@ def _read_provenance(path: Path) -> Provenance:
             return provenance(picture)
     except (FileNotFoundError, IsADirectoryError) as error:
         raise ValueError(f"--from {path}: no such picture") from error
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError) as error:
         raise ValueError(f"--from {path}: not a readable picture ({error})") from error
 
 
@@ -180,6 +180,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
         pairs=arguments.pairs,
         font=arguments.font,
         sheet=Path(arguments.sheet) if arguments.sheet else None,
+        judge_weights=Path(arguments.judge) if arguments.judge else None,
         quiet=arguments.json,
     )
     print(json.dumps(result) if arguments.json else table(result))

@@ -60,9 +60,15 @@ class Judged:
 class Judge:
     """Reads which emoji a picture, or one half of it, shows."""
 
-    def __init__(self, scenes: Scenes) -> None:
-        with resources.as_file(resources.files("tintype.weights") / "judge.safetensors") as path:
-            self.classifier = load_network(path, "classifier", ClassifierConfig, Classifier)
+    def __init__(self, scenes: Scenes, *, weights: Path | None = None) -> None:
+        with resources.as_file(resources.files("tintype.weights") / "judge.safetensors") as shipped:
+            self.classifier = load_network(weights or shipped, "classifier", ClassifierConfig, Classifier)
+        seen, needed = self.classifier.config, (len(scenes.emoji), SIZE)
+        if (seen.num_classes, seen.image_size) != needed:
+            raise ValueError(
+                f"{weights} tells {seen.num_classes} things apart at {seen.image_size} pixels; expected "
+                f"{needed[0]} at {needed[1]}: make it with recipe scene_classifier as it is"
+            )
         size = scenes.config.size
         single = sorted({2 * round(size * SIZES[""] * part / 2) for part in (0.88, 0.94, 1.0, 1.06, 1.12)})
         self.single = Templates(scenes.glyphs, scenes.emoji, single)
@@ -93,9 +99,11 @@ def evaluate_scenes(
     pairs: int = 200,
     font: str | None = None,
     sheet: Path | None = None,
+    judge_weights: Path | None = None,
     quiet: bool = False,
 ) -> dict[str, object]:
-    """All figures as plain JSON values; `sheet`: where to draw 32 one-object and 32 two-object prompts.
+    """All figures as plain JSON values; `sheet`: where to draw 32 one-object and 32 two-object prompts;
+    `judge_weights`: a classifier file instead of the embedded one.
 
     Raises `ValueError`, before any work, for a model of another size, an absent font or a sheet that cannot be written.
     """
@@ -109,7 +117,7 @@ def evaluate_scenes(
     if sheet is not None:
         _check_sheet(sheet)
     scenes = Scenes(SceneConfig(size=SIZE, split="all", plain_captions=True, seed=SEED), font=font)
-    judge = Judge(scenes)
+    judge = Judge(scenes, weights=judge_weights)
     groups = {
         "one_object_held_out": one_object_plans(scenes, objects, unseen=True),
         "one_object_seen": one_object_plans(scenes, pairs, unseen=False),
