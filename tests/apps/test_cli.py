@@ -241,6 +241,25 @@ def test_too_little_memory_is_said_without_a_traceback(
     monkeypatch.setitem(commands.COMMANDS, "info", fail)
     assert main(["info"]) == FAILED
     assert capsys.readouterr().err == "tintype info: not enough memory; ask for smaller or fewer pictures\n"
+    monkeypatch.setitem(commands.COMMANDS, "train", fail)
+    assert main(["train", "list"]) == FAILED
+    assert "ask for a smaller train.batch_size" in capsys.readouterr().err
     monkeypatch.setitem(commands.COMMANDS, "info", broken)
     with pytest.raises(RuntimeError, match="shapes differ"):
         main(["info"])
+
+
+def test_a_home_that_is_not_there_and_a_bomb_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "no model '~nosuchuser/m'" in refused(capsys, "info", "~nosuchuser/m")
+    bomb = tmp_path / "bomb.png"
+    Image.new("1", (20_000, 20_000)).save(bomb)
+    assert "not a readable picture" in refused(capsys, "txt2img", "--from", str(bomb))
+
+
+def test_a_model_in_the_folder_one_stands_in_has_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "mine"
+    shutil.copytree(Path(tintype.__file__).parent / "weights" / "default", folder)
+    monkeypatch.chdir(folder)
+    assert main(["txt2img", PROMPT, *QUICK, "-m", ".", "-o", "../here.png"]) == DONE
+    with Image.open(tmp_path / "here.png") as picture:
+        assert "Model: mine" in picture.info["parameters"]

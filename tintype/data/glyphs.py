@@ -30,7 +30,7 @@ def find_font(path: str | None = None) -> Path:
     """
     given = path or os.environ.get(FONT_VARIABLE)
     for candidate in (given,) if given else FONT_PATHS:
-        if (found := Path(candidate).expanduser()).is_file():
+        if (found := Path(os.path.expanduser(candidate))).is_file():
             return found
     where = given or ", ".join(FONT_PATHS)
     raise ValueError(
