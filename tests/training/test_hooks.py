@@ -58,6 +58,25 @@ def test_the_log_goes_on_after_a_stop(tmp_path: Path) -> None:
     assert [line["step"] for line in lines(tmp_path / "log.jsonl")] == [3, 6, 9, 12]
 
 
+def test_steps_done_again_are_logged_once(tmp_path: Path) -> None:
+    """Killed after step 6 in the middle of a line, with a checkpoint of step 4."""
+    path = tmp_path / "log.jsonl"
+    run(tmp_path, steps=4, hooks=[Log(path, every=1, last=12)])
+    before = lines(path)
+    with path.open("a") as file:
+        file.write('{"step": 5, "loss": 9.0}\n{"step": 6, "loss": 9.0}\n{"st')
+    run(tmp_path, steps=7, hooks=[Log(path, every=1, last=12)])
+    assert lines(path)[:4] == before
+    assert [line["step"] for line in lines(path)] == [1, 2, 3, 4, 5, 6, 7]
+    assert all(line["loss"] != 9.0 for line in lines(path))
+
+
+def test_a_folder_begun_anew_has_a_new_log(tmp_path: Path) -> None:
+    (tmp_path / "log.jsonl").write_text('{"step": 5, "loss": 9.0}\n')
+    run(tmp_path, steps=2, hooks=[Log(tmp_path / "log.jsonl", every=1, last=2)])
+    assert [line["step"] for line in lines(tmp_path / "log.jsonl")] == [1, 2]
+
+
 def test_sheets_are_pictures_by_step(tmp_path: Path) -> None:
     drawn: list[int] = []
 

@@ -35,15 +35,22 @@ class Progress:
 
 
 class Log:
-    """Appends a JSON line every so many steps, and at the last: means of the metrics since the line before."""
+    """Appends a JSON line every so many steps, and at the last: means of the metrics since the line before.
+
+    Lines of steps that a killed run did after its last checkpoint, and that are done again, give way.
+    """
 
     def __init__(self, path: Path, *, last: int, every: int = 50) -> None:
         self.path, self.last, self.every = path, last, every
         self._sums: dict[str, Tensor] = {}  # on their device until a line is written, so that no step waits for it
         self._count = 0
         self._samples_at, self._time_at = 0, time.perf_counter()
+        self._begun = False
 
     def __call__(self, report: Report) -> None:
+        if not self._begun:
+            self._forget(report.state.step)
+            self._begun = True
         for name, value in report.metrics.items():
             self._sums[name] = value + self._sums.get(name, 0.0)
         self._count += 1
@@ -61,6 +68,14 @@ class Log:
         with self.path.open("a") as file:
             file.write(json.dumps(line) + "\n")
         self._sums, self._count, self._samples_at, self._time_at = {}, 0, report.samples, now
+
+    def _forget(self, step: int) -> None:
+        """Drop the lines from this step on, and a last line that was cut short."""
+        if not self.path.exists():
+            return
+        lines = self.path.read_text().splitlines(keepends=True)
+        with whole_file(self.path) as path:
+            path.write_text("".join(one for one in lines if one.endswith("\n") and json.loads(one)["step"] < step))
 
 
 class Sheets:
