@@ -80,8 +80,23 @@ def test_a_run_of_two_goes_on_as_one(tmp_path: Path, pair: tuple[Path, dict[str,
 def test_shares() -> None:
     assert [list(World(rank, 3).share(6)) for rank in range(3)] == [[0, 3], [1, 4], [2, 5]]
     assert list(World().share(4)) == [0, 1, 2, 3]
-    with pytest.raises(ValueError, match=r"train\.accumulate 3 cannot be shared by 2 processes.*train\.accumulate=2"):
+    with pytest.raises(
+        ValueError,
+        match=r"train\.accumulate 3 cannot be shared by 2 processes; expected a multiple of 2: "
+        r"--set train\.accumulate=6, with train\.batch_size divided by 2 so that",
+    ):
         World(0, 2).share(3)
+
+
+def test_more_processes_than_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with (
+        pytest.raises(ValueError, match=r"process 2 .* no GPU of its own among 1; .*--nproc-per-node 1"),
+        joined("cuda"),
+    ):
+        pass
 
 
 def test_alone_without_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,14 +4,18 @@ They share out the micro-batches of a step (`train.accumulate` of them) and add 
 noise and result are those of one process with the same settings: the number of processes is no part of a recipe.
 """
 
+import math
 import os
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+PATIENCE = timedelta(hours=2)  # the others wait for the first process while it encodes all latents
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +28,11 @@ class World:
     def share(self, count: int) -> range:
         """Which of `count` micro-batches this process does. Raises `ValueError` when they cannot be shared evenly."""
         if count % self.size:
+            common = math.lcm(count, self.size)
             raise ValueError(
                 f"train.accumulate {count} cannot be shared by {self.size} processes; expected a multiple of "
-                f"{self.size}: --set train.accumulate={self.size}"
+                f"{self.size}: --set train.accumulate={common}, with train.batch_size divided by {common // count} so "
+                "that a step has as many samples as before"
             )
         return range(self.rank, count, self.size)
 
@@ -48,13 +54,22 @@ class World:
 
 @contextmanager
 def joined(device: str) -> Generator[World]:
-    """The processes that torchrun started; without it, this one alone."""
+    """The processes that torchrun started; without it, this one alone.
+
+    Raises `ValueError` when "cuda" is to give each its own GPU and there are not so many.
+    """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield World()
         return
     if device == "cuda":  # each process its own GPU
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+        number, count = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+        if number >= count:
+            raise ValueError(
+                f"process {number + 1} of this machine finds no GPU of its own among {count}; expected as many GPUs as "
+                f"processes: torchrun --nproc-per-node {count}"
+            )
+        torch.cuda.set_device(number)
+    dist.init_process_group("nccl" if device.startswith("cuda") else "gloo", timeout=PATIENCE)
     try:
         yield World(dist.get_rank(), dist.get_world_size())
     finally:
