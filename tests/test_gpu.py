@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 import pytest
 import torch
-from recipes.test_recipes import small
+from recipes.miniature import small
 
 import tintype
 from tintype.common.rng import Noise

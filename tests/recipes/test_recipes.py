@@ -5,12 +5,16 @@ import json
 import logging
 import os
 import shutil
+import socket
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from miniature import SMALL, small
 
 import tintype.data.scenes
 import tintype.recipes.default_text2img
@@ -25,36 +29,12 @@ from tintype.generation import generate
 from tintype.models.autoencoder import Autoencoder, AutoencoderConfig
 from tintype.models.classifier import Classifier, ClassifierConfig
 from tintype.models.unet import UNet
-from tintype.recipes import RECIPES, Recipe, run
+from tintype.recipes import RECIPES, run
 from tintype.recipes.default_autoencoder import DefaultAutoencoder
 from tintype.recipes.default_text2img import DefaultText2Img, taught_words
 from tintype.recipes.scene_classifier import SceneClassifier
 from tintype.tasks.request import Request
-
-TRAIN = ("train.steps=4", "train.batch_size=4", "train.save_every=2", "train.warmup=1", "train.hold=1.0")
-SMALL = {
-    "scene_classifier": (*TRAIN, "model.widths=[8,16]", "model.norm_groups=4"),
-    "default_autoencoder": (
-        *TRAIN,
-        'model={"latent_channels":4,"width":8,"mult":[1,1],"num_blocks":1,"patch_size":4,"norm_groups":4}',
-        "loss.features=0.1",
-        "loss.features_from=1",
-    ),
-    "default_text2img": (
-        *TRAIN,
-        'unet={"in_channels":4,"out_channels":4,"width":16,"mult":[1,2],"num_blocks":1,"depth":[0,1],'
-        '"context_dim":16,"vector_dim":16,"num_heads":2,"norm_groups":4}',
-        "text.width=16",
-        "text.num_heads=2",
-        "text.num_layers=1",
-        "latents=24",
-        "steps=2",
-    ),
-}
-
-
-def small(name: str, *more: str) -> Recipe:
-    return override(RECIPES[name](), [*SMALL[name], *more])
+from tintype.training.state import changeable, reserved
 
 
 @pytest.fixture(scope="module")
@@ -109,9 +89,11 @@ def test_a_run_leaves_checkpoints_and_the_whole_recipe(name: str, request: pytes
     out: Path = request.getfixturevalue(name.rpartition("_")[2])
     assert sorted(path.name for path in out.glob("step-*")) == ["step-00000002", "step-00000004"]
     recipe = RECIPES[name]()
-    saved = from_json(type(recipe), json.loads((out / "step-00000004" / "recipe.json").read_text()))
+    told = json.loads((out / "step-00000004" / "recipe.json").read_text())
+    assert all(len(digest) == 64 for digest in told.pop("inputs").values())
+    saved = from_json(type(recipe), told)
     assert (saved.train.steps, saved.train.batch_size) == (4, 4)
-    assert not [entry for entry in os.listdir(out) if entry.startswith(".")]
+    assert [entry for entry in os.listdir(out) if entry.startswith(".")] == [".lock"]
 
 
 def test_the_classifier_is_published(classifier: Path) -> None:
@@ -245,7 +227,7 @@ def test_another_recipe_is_refused_before_anything_is_made(
 ) -> None:
     out: Path = request.getfixturevalue(name.rpartition("_")[2])
     before = times(out), published(out)
-    with pytest.raises(ValueError, match=r"recipe: scenes\.seed was \d+, is 5; go on"):
+    with pytest.raises(ValueError, match=r"recipe: scenes\.seed was \d+, is 5;.* go on"):
         run(small(name, *more[name], "scenes.seed=5"), out, progress=False)
     assert (times(out), published(out)) == before
 
@@ -260,6 +242,103 @@ def test_a_run_goes_on_when_its_files_have_moved(
     shutil.copy(file, tmp_path / "moved.safetensors")
     run(small(name, f"{field}={tmp_path / 'moved.safetensors'}", "sheet_every=3"), out, progress=False)
     assert published(out) == before
+
+
+@pytest.mark.parametrize("name", ["default_autoencoder", "default_text2img"])
+def test_a_file_of_other_content_is_another_run(
+    name: str, tmp_path: Path, request: pytest.FixtureRequest, more: dict[str, Sequence[str]]
+) -> None:
+    """Under the same path, as when the first stage is trained again."""
+    out: Path = request.getfixturevalue(name.rpartition("_")[2])
+    before = times(out), published(out)
+    field, _, file = more[name][0].partition("=")
+    other = tmp_path / "other.safetensors"
+    other.write_bytes(Path(file).read_bytes()[:-2] + b"\0\0")
+    with pytest.raises(ValueError, match=rf'recipe: inputs\.{field} was "[0-9a-f]{{64}}", is "[0-9a-f]{{64}}"; go on'):
+        run(small(name, f"{field}={other}"), out, progress=False)
+    assert (times(out), published(out)) == before
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_scenes_that_look_otherwise_are_another_run(
+    name: str, request: pytest.FixtureRequest, more: dict[str, Sequence[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A font of another drawing, or code that draws otherwise."""
+    out: Path = request.getfixturevalue(name.rpartition("_")[2])
+    before = times(out), published(out)
+    original = tintype.data.scenes.background
+    monkeypatch.setattr(tintype.data.scenes, "background", lambda plan: original(plan) - 1)
+    with pytest.raises(ValueError, match=r"recipe: inputs\.scenes was .*; go on"):
+        run(small(name, *more[name]), out, progress=False)
+    assert (times(out), published(out)) == before
+
+
+def test_what_may_change_when_a_run_goes_on() -> None:
+    every = {"train.steps", "train.device", "train.save_every", "train.keep", "font", "sheet_every"}
+    own = {
+        "scene_classifier": set[str](),
+        "default_autoencoder": {"features"},
+        "default_text2img": {"autoencoder", "start", "steps", "cfg_scale"},
+    }
+    assert {name: changeable(make()) for name, make in RECIPES.items()} == {name: every | own[name] for name in own}
+
+
+def test_a_finished_run_is_not_made_shorter(classifier: Path) -> None:
+    before = times(classifier), published(classifier)
+    with pytest.raises(ValueError, match=r"train\.steps 3: .*step-00000004 is at step 4; expected 4 or more"):
+        run(small("scene_classifier", "train.steps=3"), classifier, progress=False)
+    assert (times(classifier), published(classifier)) == before
+
+
+def test_a_folder_holds_one_run_at_a_time(classifier: Path) -> None:
+    (classifier / ".step-00000009.abc.tmp").mkdir()  # the other run is writing it
+    with reserved(classifier), pytest.raises(ValueError, match=rf"a run is going on in {classifier}; wait for its end"):
+        run(small("scene_classifier", "train.steps=9"), classifier, progress=False)
+    assert (classifier / ".step-00000009.abc.tmp").is_dir()
+    assert run(small("scene_classifier"), classifier, progress=False)
+    assert not (classifier / ".step-00000009.abc.tmp").exists()
+
+
+# Two processes
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_two_processes_of_the_command_are_one(tmp_path: Path, more: dict[str, Sequence[str]], accumulate: int) -> None:
+    """What torchrun starts, with the variables it sets. One micro-batch cannot be shared, which is said at once."""
+    settings = (*more["default_text2img"], f"train.accumulate={accumulate}")
+    options = [word for one in (*SMALL["default_text2img"], *settings) for word in ("--set", one)]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    alike = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    alike |= {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "tintype", "train", "default_text2img", "--out", str(tmp_path / "two"), *options],
+            env=os.environ | alike | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    said = [process.communicate(timeout=600) for process in processes]
+    if accumulate == 1:
+        assert [process.returncode for process in processes] == [2, 2]
+        assert all("train.accumulate 1 cannot be shared by 2 processes" in err for _, err in said)
+        assert os.listdir(tmp_path / "two") in ([], [".lock"])
+        return
+    assert [process.returncode for process in processes] == [0, 0], said
+    assert [out for out, _ in said] == [f"finished: {tmp_path / 'two'}\n", ""]
+
+    assert run(small("default_text2img", *settings), tmp_path / "one", progress=False)
+    one, two = (published(tmp_path / name) for name in ("one", "two"))
+    assert one.keys() == two.keys()
+    assert one["latents.safetensors"] == two["latents.safetensors"]
+    for part in ("unet", "text", "autoencoder"):
+        alone, shared = (load_tensors(tmp_path / name / "model" / f"{part}.safetensors") for name in ("one", "two"))
+        for name, value in alone.items():
+            assert torch.allclose(value.float(), shared[name].float(), atol=2e-3), name
 
 
 def test_the_command_says_where_a_run_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -178,6 +178,22 @@ def test_reports(tmp_path: Path) -> None:
     ]
 
 
+def test_metrics_are_means_over_the_micro_batches(tmp_path: Path) -> None:
+    seen: list[dict[str, Tensor]] = []
+    run(
+        tmp_path,
+        objective=Regression(),
+        steps=1,
+        batch_size=4,
+        accumulate=3,
+        hooks=[lambda report: seen.append(report.metrics)],
+    )
+    losses = [Regression().loss("network", Numbers().batch(at, 4), generator(0), step=0)[0].item() for at in (0, 4, 8)]
+    assert len(set(losses)) == 3
+    assert seen[0]["loss"].item() == pytest.approx(sum(losses) / 3, rel=1e-5)
+    assert seen[0]["half"].item() == pytest.approx(sum(losses) / 6, rel=1e-5)
+
+
 def test_bfloat16_computes_low_and_remembers_high(tmp_path: Path) -> None:
     seen: list[torch.dtype] = []
 

@@ -5,18 +5,18 @@ import os
 import random
 import shutil
 import time
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 import torch
-from tiny_training import CONFIG, Numbers, Regression, assert_equal, child, child_killed_at, everything, run
+from tiny_training import CONFIG, Numbers, Regression, assert_equal, child, child_killed_at, die_in, everything, run
 from torch import Tensor, nn
 
 from tintype.common.config import Json, to_json
 from tintype.common.files import load_tensors, whole_folder
 from tintype.training.loop import train
-from tintype.training.state import checkpoints
+from tintype.training.state import MAY_CHANGE, changeable, check_recipe, checkpoints, reserved
 
 SIGKILLED = -9
 FORK = multiprocessing.get_context("forkserver")
@@ -157,7 +157,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_goes_on(
             ]
         )
     with pytest.raises(ValueError, match=rf"step-00000006/{file} is damaged; remove the folder {path.parent} and"):
-        run(tmp_path)
+        go_on(tmp_path, {"train": to_json(replace(CONFIG, steps=6, save_every=3))})
     shutil.rmtree(path.parent)
     steps: list[int] = []
     assert_equal(everything(run(tmp_path, hooks=[lambda report: steps.append(report.state.step)])), uninterrupted)
@@ -170,14 +170,16 @@ RECIPE: dict[str, Json] = {
     "train": {"steps": 2, "batch_size": 4, "seed": 0, "hold": 0.5, "learning_rate": 0.1, "keep": 2},
     "scenes": {"objects": [0.6, 0.4], "seed": 0},
     "features": "a/classifier.safetensors",
+    "inputs": {"features": "c0ffee"},
 }
 
 
-def go_on(out: Path, recipe: Json, *, steps: int = 4) -> int:
+def go_on(out: Path, recipe: dict[str, Json], *, steps: int = 4) -> int:
+    check_recipe(out, recipe, {"train.steps", "train.keep", "features"})
     return train(Regression(), Numbers(), replace(CONFIG, steps=steps), out, recipe=recipe).step
 
 
-def changed(*paths: tuple[str, Json]) -> Json:
+def changed(*paths: tuple[str, Json]) -> dict[str, Json]:
     recipe = json.loads(json.dumps(RECIPE))
     for path, value in paths:
         *folders, name = path.split(".")
@@ -196,6 +198,8 @@ def changed(*paths: tuple[str, Json]) -> Json:
         ([("train.hold", 1.0)], r"train\.hold was 0\.5, is 1\.0;"),
         ([("scenes.objects", [0.4, 0.6])], r"scenes\.objects was \[0\.6, 0\.4\], is \[0\.4, 0\.6\];"),
         ([("scenes.grid", 8)], r"scenes\.grid was null, is 8;"),
+        ([("inputs.features", "beef")], r'inputs\.features was "c0ffee", is "beef"; go on'),
+        ([("inputs.font", "beef")], r'inputs\.font was null, is "beef"; go on'),
         ([("train.steps", 4), ("train.learning_rate", 0.2)], r"recipe: train\.learning_rate was 0\.1, is 0\.2; go on"),
         (
             [("train.batch_size", 8), ("train.seed", 1), ("train.hold", 1), ("scenes.seed", 5)],
@@ -211,19 +215,65 @@ def test_another_recipe_is_refused_by_name(tmp_path: Path, changes: list[tuple[s
     assert go_on(tmp_path, RECIPE) == 4
 
 
-def test_what_changes_no_step_that_was_done_may_change(tmp_path: Path) -> None:
+def test_what_may_change_may_change(tmp_path: Path) -> None:
     go_on(tmp_path, RECIPE, steps=2)
-    others: list[tuple[str, Json]] = [("train.steps", 9), ("train.keep", 1), ("train.device", "cuda")]
-    moved: list[tuple[str, Json]] = [("features", "b.safetensors"), ("sheet_every", 5), ("start", "default")]
-    assert go_on(tmp_path, changed(*others, *moved)) == 4
+    assert go_on(tmp_path, changed(("train.steps", 9), ("train.keep", 1), ("features", "b.safetensors"))) == 4
     assert json.loads((tmp_path / "step-00000004" / "recipe.json").read_text())["train"]["steps"] == 9
 
 
-def test_only_two_recipes_are_compared(tmp_path: Path) -> None:
-    go_on(tmp_path, None, steps=1)
+def test_a_checkpoint_without_a_recipe_goes_on_with_any(tmp_path: Path) -> None:
+    train(Regression(), Numbers(), replace(CONFIG, steps=1), tmp_path)
     assert go_on(tmp_path, RECIPE, steps=2) == 2
-    assert go_on(tmp_path, None, steps=3) == 3
-    assert go_on(tmp_path, changed(("train.seed", 1))) == 4  # the newest says nothing
+
+
+def test_a_checkpoint_from_before_inputs_were_kept_goes_on(tmp_path: Path) -> None:
+    without = {key: value for key, value in RECIPE.items() if key != "inputs"}
+    train(Regression(), Numbers(), replace(CONFIG, steps=1), tmp_path, recipe=without)
+    assert go_on(tmp_path, RECIPE, steps=2) == 2
+    with pytest.raises(ValueError, match=r"inputs\.features was"):
+        go_on(tmp_path, changed(("inputs.features", "beef")))
+
+
+def test_fields_say_themselves_that_they_may_change() -> None:
+    @dataclass
+    class Inner:
+        size: int = 1
+        file: str = field(default="a", metadata=MAY_CHANGE)
+
+    @dataclass
+    class Outer:
+        inner: Inner
+        optional: Inner | None = None
+        every: int = field(default=1, metadata=MAY_CHANGE)
+
+    assert changeable(Outer(Inner())) == {"inner.file", "every"}
+    assert changeable(Outer(Inner(), Inner())) == {"inner.file", "optional.file", "every"}
+
+
+def test_a_run_is_not_made_shorter_than_it_is(tmp_path: Path) -> None:
+    run(tmp_path, steps=5)
+    with pytest.raises(ValueError, match=r"train\.steps 4: .*step-00000005 is at step 5; expected 5 or more"):
+        run(tmp_path, steps=4)
+    assert run(tmp_path, steps=5).step == 5
+    assert names(tmp_path) == ["step-00000005"]
+
+
+# Two runs in a folder
+
+
+def test_a_folder_is_reserved_for_one(tmp_path: Path) -> None:
+    with (
+        reserved(tmp_path),
+        pytest.raises(ValueError, match=rf"a run is going on in {tmp_path}; wait for its end, or name another"),
+        reserved(tmp_path),
+    ):
+        pass
+    process = FORK.Process(target=die_in, args=(str(tmp_path),))
+    process.start()
+    process.join(120)
+    assert process.exitcode == SIGKILLED
+    with reserved(tmp_path):  # by no one, when its process has died
+        assert names(tmp_path) == [".lock"]
 
 
 # Being killed

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tintype.common.config import to_json
 from tintype.common.rng import generator
 from tintype.training.loop import Hook, TrainConfig, train
-from tintype.training.state import TrainingState
+from tintype.training.state import TrainingState, reserved
 
 CONFIG = TrainConfig(steps=12, batch_size=4, learning_rate=0.05, warmup=4, save_every=100)
 
@@ -79,6 +79,12 @@ def child(out: str, steps: int) -> None:
     """What a process that will be killed does."""
     torch.set_num_threads(1)
     run(Path(out), steps=steps, save_every=1, keep=2)
+
+
+def die_in(out: str) -> None:
+    """As by SIGKILL, while the folder is reserved."""
+    with reserved(Path(out)):
+        os.kill(os.getpid(), 9)
 
 
 def child_killed_at(out: str, steps: int, where: str, count: int) -> None:

@@ -165,8 +165,8 @@ def train(arguments: argparse.Namespace) -> int:
         return 0
     out = Path(arguments.out or f"runs/{arguments.recipe}")
     logging.getLogger("tintype.training").setLevel(logging.INFO)  # says where a run goes on
-    run(recipe, out)
-    print(f"finished: {out}")
+    if run(recipe, out):
+        print(f"finished: {out}")
     return 0
 
 

@@ -1,8 +1,10 @@
 """A recipe is a typed function that returns a frozen dataclass: everything about a run, as values."""
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from PIL import Image
@@ -13,7 +15,7 @@ from tintype.common.device import usable_device
 from tintype.objectives.base import Objective
 from tintype.training.hooks import Log, Progress, Sheets
 from tintype.training.loop import Hook, Source, TrainConfig, train
-from tintype.training.state import TrainingState, check_recipe
+from tintype.training.state import MAY_CHANGE, TrainingState, changeable, check_recipe, reserved
 from tintype.training.world import joined
 
 
@@ -29,33 +31,46 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe(ABC):
-    """What every run says; each adds what is its own. `--set` reaches all fields."""
+    """What every run says; each adds what is its own. `--set` reaches all fields.
+
+    A field marked `MAY_CHANGE` may have another value when a run goes on: it names a file, whose content is in
+    `inputs`, or says how to look at a run and not what is learned.
+    """
 
     train: TrainConfig
-    font: str | None = None
-    sheet_every: int = 1000
+    font: str | None = field(default=None, metadata=MAY_CHANGE)
+    sheet_every: int = field(default=1000, metadata=MAY_CHANGE)
 
     def __post_init__(self) -> None:
         if self.sheet_every < 1:
             raise ValueError(f"sheet_every {self.sheet_every}: expected 1 or more")
 
     @abstractmethod
+    def inputs(self) -> dict[str, str]:
+        """Digests of what the run reads beside its own fields. They must stay the same when it goes on."""
+
+    @abstractmethod
     def prepare(self, out: Path) -> Run:
         """Build data, networks and objective; `out` keeps what is costly to make."""
 
 
-def run(recipe: Recipe, out: Path, *, progress: bool = True) -> None:
+def run(recipe: Recipe, out: Path, *, progress: bool = True) -> bool:
     """Train into `out`, going on where an earlier call with the same folder stopped, and publish the result there.
 
-    Raises `ValueError` for a device that is not there and for a folder that holds a run of another recipe.
-    Under torchrun the first process prepares before the others, so that what is kept in `out` is made once.
+    Raises `ValueError` for a device that is not there and for a folder where a run is going on or that holds one of
+    another recipe. Under torchrun the first process prepares before the others, so that what is kept in `out` is made
+    once, and publishes: there the answer is True, in the others False.
     """
     usable_device(recipe.train.device)
-    check_recipe(out, to_json(recipe))  # before `prepare` replaces what the other run keeps
+    told = to_json(recipe)
+    assert isinstance(told, dict)
+    told["inputs"] = dict(recipe.inputs())
     out.mkdir(parents=True, exist_ok=True)
-    with joined(recipe.train.device) as world:
+    with joined(recipe.train.device) as world, reserved(out) if world.rank == 0 else nullcontext():
+        world.share(recipe.train.accumulate)  # its refusal should not wait for `prepare`
         if world.rank > 0:
             world.wait()
+        check_recipe(out, told, changeable(recipe))  # before `prepare` replaces what the other run keeps
         prepared = recipe.prepare(out)
         if world.rank == 0:
             world.wait()
@@ -64,11 +79,18 @@ def run(recipe: Recipe, out: Path, *, progress: bool = True) -> None:
             hooks.append(Progress(recipe.train.steps))
         if prepared.sheet is not None:
             hooks.append(Sheets(out, prepared.sheet, every=recipe.sheet_every, last=recipe.train.steps))
-        state = train(
-            prepared.objective, prepared.source, recipe.train, out, recipe=to_json(recipe), hooks=hooks, world=world
-        )
+        state = train(prepared.objective, prepared.source, recipe.train, out, recipe=told, hooks=hooks, world=world)
         if world.rank == 0:
             prepared.publish(state, out)
+        return world.rank == 0
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file. Raises `ValueError` when it cannot be read."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror}); expected a file of weights") from error
 
 
 def load_average(module: nn.Module, state: TrainingState, part: str, *, prefix: str = "") -> nn.Module:

@@ -6,23 +6,24 @@ L1 + L2 + edges + KL from the start, a learned feature distance for the last par
 `runs/autoencoder/autoencoder.safetensors`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from PIL import Image
 
 from tintype.checkpoints.native import load_network, save_network
+from tintype.data.latents import appearance
 from tintype.data.scenes import SceneConfig, Scenes
 from tintype.data.sources import SceneImages
 from tintype.models.autoencoder import Autoencoder, AutoencoderConfig
 from tintype.models.classifier import Classifier, ClassifierConfig
 from tintype.objectives.autoencoding import AutoencodingConfig, AutoencodingObjective
 from tintype.objectives.perceptual import FeatureDistance
-from tintype.recipes.base import Recipe, Run, load_average
+from tintype.recipes.base import Recipe, Run, digest, load_average
 from tintype.recipes.sheets import sheet, to_picture
 from tintype.training.loop import TrainConfig
-from tintype.training.state import TrainingState
+from tintype.training.state import MAY_CHANGE, TrainingState
 
 SHOWN = 10_000_000  # index of the first scene on the sheets; training never gets there
 
@@ -34,20 +35,30 @@ class DefaultAutoencoder(Recipe):
     scenes: SceneConfig
     model: AutoencoderConfig
     loss: AutoencodingConfig
-    features: str | None = None
+    features: str | None = field(default=None, metadata=MAY_CHANGE)
+
+    def inputs(self) -> dict[str, str]:
+        classifier = self._classifier()
+        read = {} if classifier is None else {"features": digest(classifier)}
+        return read | {"scenes": appearance(Scenes(self.scenes, font=self.font))}
+
+    def _classifier(self) -> Path | None:
+        """The file of features, if the loss has any."""
+        if not self.loss.features:
+            return None
+        if self.features is None:
+            raise ValueError(
+                "the feature loss needs a classifier: --set features=FILE (see `tintype train scene_classifier`), "
+                "or --set loss.features=0 to do without"
+            )
+        return Path(self.features)
 
     def prepare(self, out: Path) -> Run:
         torch.manual_seed(self.train.seed)
-        scenes = Scenes(self.scenes, font=self.font)
-        source = SceneImages(scenes)
+        source = SceneImages(Scenes(self.scenes, font=self.font))
         distance = None
-        if self.loss.features:
-            if self.features is None:
-                raise ValueError(
-                    "the feature loss needs a classifier: --set features=FILE (see `tintype train scene_classifier`), "
-                    "or --set loss.features=0 to do without"
-                )
-            network = load_network(Path(self.features), "classifier", ClassifierConfig, Classifier)
+        if (classifier := self._classifier()) is not None:
+            network = load_network(classifier, "classifier", ClassifierConfig, Classifier)
             distance = FeatureDistance(network.to(self.train.device))
         averaged = Autoencoder(self.model).to(self.train.device)
 

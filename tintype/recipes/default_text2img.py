@@ -10,8 +10,7 @@ one process 87, two in bfloat16 135.
 """
 
 import dataclasses
-import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -36,11 +35,11 @@ from tintype.models.autoencoder import Autoencoder, AutoencoderConfig
 from tintype.models.clip import CLIPTextConfig
 from tintype.models.unet import UNet, UNetConfig
 from tintype.objectives.denoising import DenoisingObjective, TextDiffusion
-from tintype.recipes.base import Recipe, Run, load_average
+from tintype.recipes.base import Recipe, Run, digest, load_average
 from tintype.recipes.sheets import sheet
 from tintype.tasks.request import Request
 from tintype.training.loop import TrainConfig
-from tintype.training.state import TrainingState
+from tintype.training.state import MAY_CHANGE, TrainingState
 
 SHOWN = 10_000_000  # index of the first scene whose caption is on the sheets; training never gets there
 
@@ -54,20 +53,28 @@ class DefaultText2Img(Recipe):
     text: CLIPTextConfig  # vocabulary_size is set from the captions' words
     schedule: DDPMConfig
     prediction: Prediction
-    autoencoder: str | None = None
-    start: str | None = None  # a model (name or folder) whose U-Net and text tower the run begins with
+    autoencoder: str | None = field(default=None, metadata=MAY_CHANGE)
+    # A model (name or folder) whose U-Net and text tower the run begins with; one that goes on has its own.
+    start: str | None = field(default=None, metadata=MAY_CHANGE)
     latents: int = 65_536
     caption_dropout: float = 0.1
-    steps: int = 25
-    cfg_scale: float = 3.0
+    steps: int = field(default=25, metadata=MAY_CHANGE)  # of sampling, as is the next
+    cfg_scale: float = field(default=3.0, metadata=MAY_CHANGE)
 
-    def prepare(self, out: Path) -> Run:
+    def inputs(self) -> dict[str, str]:
+        scenes = Scenes(self.scenes, font=self.font)
+        return {"autoencoder": digest(self._first_stage()), "scenes": appearance(scenes)}
+
+    def _first_stage(self) -> Path:
         if self.autoencoder is None:
             raise ValueError(
                 "a first stage is expected: --set autoencoder=FILE (see `tintype train default_autoencoder`)"
             )
+        return Path(self.autoencoder)
+
+    def prepare(self, out: Path) -> Run:
         torch.manual_seed(self.train.seed)
-        path = Path(self.autoencoder)
+        path = self._first_stage()
         first_stage = load_network(path, "autoencoder", AutoencoderConfig, Autoencoder).to(self.train.device)
         scenes = Scenes(self.scenes, font=self.font)
         words = taught_words(self.scenes)
@@ -80,7 +87,7 @@ class DefaultText2Img(Recipe):
         if self.start is not None:
             begin(network, self.start)
 
-        tensors = self._latents(out / "latents.safetensors", path, scenes, first_stage)
+        tensors = self._latents(out / "latents.safetensors", scenes, first_stage)
         shift, std = channel_statistics(tensors["mean"], tensors["std"])
         space = LatentSpace(shift=shift, scale=tuple(1 / one for one in std))
         tokens = network.text.tokens(captions(scenes, range(self.latents)))
@@ -136,10 +143,10 @@ class DefaultText2Img(Recipe):
             publish=publish,
         )
 
-    def _latents(self, cache: Path, weights: Path, scenes: Scenes, first_stage: Autoencoder) -> dict[str, Tensor]:
-        digest = hashlib.sha256(weights.read_bytes()).hexdigest()
-        scenes_key = {"config": to_json(self.scenes), "appearance": appearance(scenes)}
-        key = {"autoencoder": digest, "scenes": scenes_key, "count": self.latents}
+    def _latents(self, cache: Path, scenes: Scenes, first_stage: Autoencoder) -> dict[str, Tensor]:
+        inputs = self.inputs()
+        scenes_key = {"config": to_json(self.scenes), "appearance": inputs["scenes"]}
+        key = {"autoencoder": inputs["autoencoder"], "scenes": scenes_key, "count": self.latents}
         tensors = load_latents(cache, key=key)
         if tensors is None:
             make_latents(cache, scenes, first_stage, self.latents, key=key)

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from tintype.checkpoints.native import save_network
+from tintype.data.latents import appearance
 from tintype.data.scenes import SceneConfig, Scenes
 from tintype.data.sources import SceneObjects
 from tintype.models.classifier import Classifier, ClassifierConfig
@@ -30,9 +31,14 @@ class SceneClassifier(Recipe):
     scenes: SceneConfig
     model: ClassifierConfig
 
+    def inputs(self) -> dict[str, str]:
+        return {"scenes": appearance(self._scenes())}
+
+    def _scenes(self) -> Scenes:
+        return Scenes(replace(self.scenes, seed=self.scenes.seed + self.train.seed), font=self.font)
+
     def prepare(self, out: Path) -> Run:
         torch.manual_seed(self.train.seed)
-        scenes = Scenes(replace(self.scenes, seed=self.scenes.seed + self.train.seed), font=self.font)
         classifier = Classifier(self.model)
 
         def publish(state: TrainingState, out: Path) -> None:
@@ -40,7 +46,10 @@ class SceneClassifier(Recipe):
             save_network(out / "classifier.safetensors", "classifier", self.model, weights, dtype=torch.float16)
 
         return Run(
-            objective=ClassificationObjective(classifier), source=SceneObjects(scenes), sheet=None, publish=publish
+            objective=ClassificationObjective(classifier),
+            source=SceneObjects(self._scenes()),
+            sheet=None,
+            publish=publish,
         )
 
 

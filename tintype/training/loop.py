@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -20,7 +20,7 @@ from torch import Tensor
 from tintype.common.config import Json
 from tintype.common.rng import generator
 from tintype.objectives.base import Batch, Objective
-from tintype.training.state import TrainingState
+from tintype.training.state import MAY_CHANGE, TrainingState, clear_leftovers
 from tintype.training.world import World
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,8 @@ READ_EVERY = {"cpu": 1, "cuda": 50}  # steps between looks at gradient norms: a 
 class TrainConfig:
     """Lengths are in steps; one step is one update from batch_size * accumulate samples."""
 
-    steps: int
+    # A run may be prolonged: from there on the learning rate decays towards the new end.
+    steps: int = field(metadata=MAY_CHANGE)
     batch_size: int
     accumulate: int = 1
     learning_rate: float = 1e-3
@@ -43,10 +44,10 @@ class TrainConfig:
     clip_norm: float = 1.0
     ema_decay: float = 0.999
     precision: Literal["fp32", "bf16"] = "fp32"
-    device: str = "cpu"
+    device: str = field(default="cpu", metadata=MAY_CHANGE)  # another one rounds otherwise
     seed: int = 0
-    save_every: int = 1000
-    keep: int = 2
+    save_every: int = field(default=1000, metadata=MAY_CHANGE)
+    keep: int = field(default=2, metadata=MAY_CHANGE)
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "accumulate", "save_every", "keep"):
@@ -97,7 +98,8 @@ def train(
 ) -> TrainingState:
     """Train until `config.steps`, going on from the newest checkpoint of `out` (see `TrainingState.resume`).
 
-    Raises `FloatingPointError` when a gradient is not finite: at once on a CPU, within `READ_EVERY` steps on a GPU, and
+    `recipe` is kept in each checkpoint. Raises `ValueError` when the newest one is beyond `config.steps`, and
+    `FloatingPointError` when a gradient is not finite: at once on a CPU, within `READ_EVERY` steps on a GPU, and
     before a checkpoint would hold the harm. With several parts each metric is called "<part> <metric>". Of several
     processes only the first writes checkpoints and calls the hooks.
     """
@@ -114,7 +116,11 @@ def train(
         for name, module in parts.items()
     }
     state = TrainingState(parts, optimizers, config.ema_decay)
-    found = state.resume(out, recipe)
+    if world.rank == 0:
+        clear_leftovers(out)
+    found = state.resume(out)
+    if state.step > config.steps:
+        raise ValueError(f"train.steps {config.steps}: {found} is at step {state.step}; expected {state.step} or more")
     if found is not None and world.rank == 0:
         log.info("going on from %s", found)
 
@@ -154,15 +160,16 @@ def train(
 def _backward(
     objective: Objective, part: str, batches: Mapping[int, Batch], config: TrainConfig, step: int
 ) -> dict[str, Tensor]:
-    """Add up the gradients of the micro-batches (by their number in the step); the metrics of the last one."""
+    """Add up the gradients of the micro-batches (by their number in the step); the means of their metrics."""
     low = torch.autocast(config.device.split(":")[0], torch.bfloat16) if config.precision == "bf16" else nullcontext()
-    metrics: dict[str, Tensor] = {}
+    sums: dict[str, Tensor] = {}
     for number, batch in batches.items():
         with low:
             loss, metrics = objective.loss(part, batch, generator(config.seed, part, step, number), step=step)
         (loss / config.accumulate).backward()
-        metrics = {"loss": loss.detach(), **metrics}
-    return metrics
+        told = {"loss": loss.detach(), **metrics}
+        sums = {name: value + sums.get(name, 0.0) for name, value in told.items()}
+    return {name: total / len(batches) for name, total in sums.items()}
 
 
 def _look_at(norms: dict[tuple[int, str], Tensor]) -> None:

@@ -6,9 +6,13 @@ Randomness and data position are functions of (seed, step) and need no space: th
 therefore must stay what it was (`check_recipe`).
 """
 
+import dataclasses
+import fcntl  # Linux and macOS, which is where tintype trains
 import json
 import pickle
 import struct
+from collections.abc import Generator, Set
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -18,19 +22,7 @@ from tintype.common.config import Json
 from tintype.common.files import load_tensors, remove_folder, save_tensors, whole_folder
 from tintype.training.ema import EMA
 
-MAY_CHANGE = {  # when a run goes on: with other values of these no step so far would have been another
-    "train.steps",  # so that a run can be prolonged: from here on the learning rate decays towards the new end
-    "train.save_every",
-    "train.keep",
-    "train.device",
-    "sheet_every",
-    "steps",  # of sampling, as is the next
-    "cfg_scale",
-    "autoencoder",  # this and the rest: files, which may lie elsewhere by now
-    "features",
-    "font",
-    "start",
-}
+MAY_CHANGE = {"may_change": True}  # metadata of a recipe's field that may have another value when a run goes on
 # torch.load on damaged files: of archives, pickles, text and numbers in them
 DAMAGE = (OSError, EOFError, RuntimeError, ValueError, TypeError, LookupError, pickle.UnpicklingError, struct.error)
 
@@ -59,19 +51,16 @@ class TrainingState:
             remove_folder(old)
         return path
 
-    def resume(self, out: Path, recipe: Json = None) -> Path | None:
+    def resume(self, out: Path) -> Path | None:
         """Load the newest checkpoint of `out`, if there is one, and return its folder.
 
-        Raises `ValueError` when it is damaged, of another network or of another recipe. What a run left that was killed
-        while it wrote or removed a checkpoint is cleared away.
+        Raises `ValueError` when it is damaged or of another network. Whether its recipe is still the same is for
+        `check_recipe` to say.
         """
-        for leftover in out.glob(".step-*.tmp"):
-            remove_folder(leftover)
         found = checkpoints(out)
         if not found:
             return None
         path = found[-1]
-        check_recipe(out, recipe)
         try:
             saved = torch.load(path / "train.pt", map_location="cpu", weights_only=True)
         except DAMAGE as error:
@@ -89,13 +78,42 @@ class TrainingState:
         return path
 
 
-def check_recipe(out: Path, recipe: Json) -> None:
-    """Raise `ValueError` when the newest checkpoint of `out` was trained by another recipe, but for `MAY_CHANGE`.
+@contextmanager
+def reserved(out: Path) -> Generator[None]:
+    """Keep other runs out of a folder, until this one ends in whatever way. Raises `ValueError` when one is there."""
+    with (out / ".lock").open("a") as file:  # it stays: if it were removed, two runs could lock two files of this name
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ValueError(f"a run is going on in {out}; wait for its end, or name another folder") from error
+        yield
 
-    A field that one of them lacks counts as null. Without a checkpoint, or when either recipe is None, all is well.
+
+def clear_leftovers(out: Path) -> None:
+    """Remove what a run left that was killed while it wrote or removed a checkpoint."""
+    for leftover in out.glob(".step-*.tmp"):
+        remove_folder(leftover)
+
+
+def changeable(recipe: object, path: str = "") -> set[str]:
+    """The paths ("train.steps") of the fields marked `MAY_CHANGE` in a dataclass and in those it holds."""
+    if not dataclasses.is_dataclass(recipe):
+        return set()
+    found: set[str] = set()
+    for field in dataclasses.fields(recipe):
+        name = f"{path}{field.name}"
+        found |= {name} if field.metadata.get("may_change") else changeable(getattr(recipe, field.name), f"{name}.")
+    return found
+
+
+def check_recipe(out: Path, recipe: dict[str, Json], may_change: Set[str]) -> None:
+    """Raise `ValueError` when the newest checkpoint of `out` was trained by another recipe, but for `may_change`.
+
+    A field that one of them lacks counts as null; "inputs" (digests of what a run reads) are compared where the
+    checkpoint has them. Without a checkpoint, or when it holds no recipe, all is well.
     """
     found = checkpoints(out)
-    if not found or recipe is None:
+    if not found:
         return
     path = found[-1] / "recipe.json"
     try:
@@ -104,13 +122,15 @@ def check_recipe(out: Path, recipe: Json) -> None:
         raise _damaged(path) from error
     if saved is None:
         return
-    then, now = _leaves(saved), _leaves(recipe)
-    differing = [key for key in now | then if key not in MAY_CHANGE and then.get(key) != now.get(key)]
+    if not isinstance(saved, dict):
+        raise _damaged(path)
+    then, now = _leaves(saved), _leaves({key: item for key, item in recipe.items() if key != "inputs" or key in saved})
+    differing = [key for key in now | then if key not in may_change and then.get(key) != now.get(key)]
     if differing:
         named = [f"{key} was {json.dumps(then.get(key))}, is {json.dumps(now.get(key))}" for key in differing[:3]]
         raise ValueError(
             f"{found[-1]} was trained by another recipe: {'; '.join(named + ['…'] * (len(differing) > 3))}; go on with "
-            "the recipe in its recipe.json, or start anew in an empty folder"
+            "the recipe and the inputs in its recipe.json, or start anew in an empty folder"
         )
 
 

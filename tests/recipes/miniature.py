@@ -1,0 +1,29 @@
+"""Each recipe in miniature: a run of seconds."""
+
+from tintype.common.config import override
+from tintype.recipes import RECIPES, Recipe
+
+TRAIN = ("train.steps=4", "train.batch_size=4", "train.save_every=2", "train.warmup=1", "train.hold=1.0")
+SMALL = {
+    "scene_classifier": (*TRAIN, "model.widths=[8,16]", "model.norm_groups=4"),
+    "default_autoencoder": (
+        *TRAIN,
+        'model={"latent_channels":4,"width":8,"mult":[1,1],"num_blocks":1,"patch_size":4,"norm_groups":4}',
+        "loss.features=0.1",
+        "loss.features_from=1",
+    ),
+    "default_text2img": (
+        *TRAIN,
+        'unet={"in_channels":4,"out_channels":4,"width":16,"mult":[1,2],"num_blocks":1,"depth":[0,1],'
+        '"context_dim":16,"vector_dim":16,"num_heads":2,"norm_groups":4}',
+        "text.width=16",
+        "text.num_heads=2",
+        "text.num_layers=1",
+        "latents=24",
+        "steps=2",
+    ),
+}
+
+
+def small(name: str, *more: str) -> Recipe:
+    return override(RECIPES[name](), [*SMALL[name], *more])
