@@ -450,6 +450,8 @@ def test_all_scenes_show_it() -> None:
     [
         ({"objects": (0.5, 0.4)}, "expected one to four shares that sum to 1"),
         ({"objects": ()}, "one to four shares"),
+        ({"grid": 0}, "a grid of 1 or more"),
+        ({"seed": -1}, "a seed of 0 or more"),
         ({"sizes": (0.5, 0.4, 0.2)}, "three shares that sum to 1"),
         ({"sizes": (1.5, -0.5, 0.0)}, "three shares that sum to 1"),
         ({"objects": (0.2,) * 5}, "one to four shares"),

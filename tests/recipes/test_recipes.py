@@ -23,12 +23,13 @@ from tintype.checkpoints import load
 from tintype.checkpoints.native import load_network, save_network
 from tintype.common.config import from_json, override, to_json
 from tintype.common.files import load_tensors
-from tintype.conditioning.text import words_of
+from tintype.conditioning.text import TextConditioner, TextConfig, word_ids, words_of
 from tintype.data.scenes import SceneConfig, Scenes
 from tintype.generation import generate
 from tintype.models.autoencoder import Autoencoder, AutoencoderConfig
 from tintype.models.classifier import Classifier, ClassifierConfig
 from tintype.models.unet import UNet
+from tintype.objectives.denoising import TextDiffusion
 from tintype.recipes import RECIPES, run
 from tintype.recipes.default_autoencoder import DefaultAutoencoder
 from tintype.recipes.default_text2img import DefaultText2Img, taught_words
@@ -379,21 +380,31 @@ def test_what_cannot_be_run_is_refused_at_once(name: str, tmp_path: Path) -> Non
 # Beginning with a model
 
 
-def test_a_run_begins_with_the_weights_of_a_model(
-    text2img: Path, tmp_path: Path, more: dict[str, Sequence[str]]
-) -> None:
-    shutil.copy(text2img / "latents.safetensors", tmp_path)
-    recipe = ("default_text2img", *more["default_text2img"])
+def test_a_run_begins_with_the_weights_and_the_latents_of_a_model(text2img: Path, tmp_path: Path) -> None:
+    """Its first stage and latent space come along: what its U-Net knows would be worth nothing in others."""
     model = load(str(text2img / "model"), device="cpu")
     assert isinstance(model.denoiser.network, UNet)
     networks = {"unet": model.denoiser.network, "text": model.conditioner}
     expected = {f"{part}.{name}": value for part, one in networks.items() for name, value in one.state_dict().items()}
 
-    begun = small(*recipe, f"start={text2img / 'model'}").prepare(tmp_path).objective.parts["diffusion"].state_dict()
-    alone = small(*recipe).prepare(tmp_path).objective.parts["diffusion"].state_dict()
+    recipe = small("default_text2img", f"start={text2img / 'model'}", "scenes.seed=9", "train.learning_rate=1e-9")
+    begun = recipe.prepare(tmp_path).objective.parts["diffusion"].state_dict()
     assert begun.keys() == expected.keys()
     assert all(torch.equal(value, expected[name]) for name, value in begun.items())
-    assert not torch.equal(alone["unet.conv_in.weight"], begun["unet.conv_in.weight"])
+    run(recipe, tmp_path, progress=False)
+    published = load(str(tmp_path / "model"), device="cpu")
+    assert published.space == model.space
+    for name, value in published.autoencoder.state_dict().items():
+        assert torch.equal(value, model.autoencoder.state_dict()[name])
+
+
+def test_the_embedded_model_is_a_beginning_for_the_recipe_as_it_is() -> None:
+    recipe = override(RECIPES["default_text2img"](), ["start=default"])
+    assert isinstance(recipe, DefaultText2Img)
+    words = taught_words(recipe.scenes)
+    clip = dataclasses.replace(recipe.text, vocabulary_size=len(word_ids(words)))
+    network = TextDiffusion(UNet(recipe.unet), TextConditioner(TextConfig(clip=clip, words=words, pooled=True)))
+    assert recipe.begin(network, "default") == load("default", device="cpu").space
 
 
 @pytest.mark.parametrize(
@@ -401,15 +412,34 @@ def test_a_run_begins_with_the_weights_of_a_model(
     [
         ("unet.width=32", "its U-Net is configured otherwise than this recipe's; see its model.json"),
         ("text.num_heads=4", "its text tower is configured otherwise"),
+        ("prediction=eps", "its prediction is configured otherwise"),
+        ("schedule.betas=linear", "its schedule is configured otherwise"),
         ("start=defualt", "no model 'defualt'; expected default"),
+        ("autoencoder=some.safetensors", "brings its own first stage; leave out autoencoder"),
     ],
 )
-def test_a_model_that_is_another_is_no_beginning(
-    text2img: Path, tmp_path: Path, more: dict[str, Sequence[str]], change: str, said: str
-) -> None:
-    recipe = small("default_text2img", *more["default_text2img"], f"start={text2img / 'model'}", change)
+def test_a_model_that_is_another_is_no_beginning(text2img: Path, tmp_path: Path, change: str, said: str) -> None:
+    recipe = small("default_text2img", f"start={text2img / 'model'}", change)
     with pytest.raises(ValueError, match=said):
         recipe.prepare(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "said"),
+    [
+        ("default_text2img", "unet.in_channels=8", "the first stage has 4 channels, unet.in_channels is 8"),
+        ("default_text2img", "latents=0", "latents 0: expected 1 or more"),
+        ("default_text2img", "steps=2000", "2000 steps: this schedule has"),
+        ("scene_classifier", "scenes.vocabulary=984", "expected the same"),
+        ("scene_classifier", "scenes.size=96", "expected the same"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused_before_any_work(
+    name: str, change: str, said: str, tmp_path: Path, more: dict[str, Sequence[str]]
+) -> None:
+    with pytest.raises(ValueError, match=said):
+        small(name, *more[name], change).prepare(tmp_path)
     assert not list(tmp_path.iterdir())
 
 

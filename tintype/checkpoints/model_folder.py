@@ -16,7 +16,8 @@ from tintype.models.autoencoder import Autoencoder, AutoencoderConfig
 from tintype.models.unet import UNet, UNetConfig
 
 CONFIG = "model.json"
-WEIGHTS = ("unet.safetensors", "text.safetensors", "autoencoder.safetensors")
+AUTOENCODER = "autoencoder.safetensors"
+WEIGHTS = ("unet.safetensors", "text.safetensors", AUTOENCODER)
 
 
 def save_model(folder: Path, model: LatentDiffusion, *, dtype: torch.dtype) -> None:

@@ -76,6 +76,8 @@ class SceneConfig:
             raise ValueError(f"sizes {self.sizes}: expected three shares that sum to 1")
         if self.vocabulary not in (256, 984):
             raise ValueError(f"vocabulary {self.vocabulary}: expected 256 or 984")
+        if self.grid < 1 or self.seed < 0:
+            raise ValueError(f"grid {self.grid}, seed {self.seed}: expected a grid of 1 or more, a seed of 0 or more")
         if not 0 <= self.gradients <= 1:
             raise ValueError(f"gradients {self.gradients}: expected a share from 0 to 1")
         if self.size < 32:

@@ -4,9 +4,9 @@
 
 The U-Net and CLIP's text tower learn together. Publishes the whole model as a folder: `runs/text2img/model`.
 
-On two cores two processes are faster than two threads: `torchrun --nproc-per-node 2 -m tintype train …`, on a processor
-with bfloat16 instructions with `--set train.precision=bf16`. Samples a second on two cores of an AMD EPYC with AVX-512:
-one process 87, two in bfloat16 135.
+Faster on two cores: `torchrun --nproc-per-node 2 -m tintype train …`, and on a processor with bfloat16 instructions
+`--set train.precision=bf16`. Samples a second on two cores of an AMD EPYC with AVX-512: one process in float32 87, in
+bfloat16 94; two processes in bfloat16 135. `--set start=default` begins with the embedded model.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from tintype.checkpoints import load
-from tintype.checkpoints.model_folder import save_model
+from tintype.checkpoints.model_folder import AUTOENCODER, save_model
 from tintype.checkpoints.native import load_network
 from tintype.common.config import to_json
 from tintype.conditioning.text import TextConditioner, TextConfig, word_ids, words_of
@@ -29,6 +29,7 @@ from tintype.data.sources import captions
 from tintype.diffusion.latent_space import LatentSpace
 from tintype.diffusion.scaling import SCALINGS, Prediction
 from tintype.diffusion.schedule import DDPMConfig, make_schedule
+from tintype.diffusion.spacing import SPACINGS
 from tintype.families.base import FamilyConfig, LatentDiffusion, assemble
 from tintype.generation import generate_each
 from tintype.models.autoencoder import Autoencoder, AutoencoderConfig
@@ -41,12 +42,14 @@ from tintype.tasks.request import Request
 from tintype.training.loop import TrainConfig
 from tintype.training.state import MAY_CHANGE, TrainingState
 
+SCHEDULER = "trailing"  # of the sheets and the published model
 SHOWN = 10_000_000  # index of the first scene whose caption is on the sheets; training never gets there
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DefaultText2Img(Recipe):
-    """`autoencoder` names the finished first stage. `latents`: how many scenes are encoded, once, into the folder."""
+    """`autoencoder` names the finished first stage, or `start` a model (name or folder) to begin with, which brings its
+    own first stage and latent space. `latents`: how many scenes are encoded, once, into the folder."""
 
     scenes: SceneConfig
     unet: UNetConfig
@@ -54,7 +57,6 @@ class DefaultText2Img(Recipe):
     schedule: DDPMConfig
     prediction: Prediction
     autoencoder: str | None = field(default=None, metadata=MAY_CHANGE)
-    # A model (name or folder) whose U-Net and text tower the run begins with; one that goes on has its own.
     start: str | None = field(default=None, metadata=MAY_CHANGE)
     latents: int = 65_536
     caption_dropout: float = 0.1
@@ -66,16 +68,31 @@ class DefaultText2Img(Recipe):
         return {"autoencoder": digest(self._first_stage()), "scenes": appearance(scenes)}
 
     def _first_stage(self) -> Path:
-        if self.autoencoder is None:
-            raise ValueError(
-                "a first stage is expected: --set autoencoder=FILE (see `tintype train default_autoencoder`)"
-            )
-        return Path(self.autoencoder)
+        match self.autoencoder, self.start:
+            case None, None:
+                raise ValueError(
+                    "a first stage is expected: --set autoencoder=FILE (see `tintype train default_autoencoder`), or "
+                    "--set start=MODEL"
+                )
+            case str(file), None:
+                return Path(file)
+            case None, str(model):
+                return Path(load(model, device="cpu").source) / AUTOENCODER
+            case _:
+                raise ValueError(f"start={self.start} brings its own first stage; leave out autoencoder")
 
     def prepare(self, out: Path) -> Run:
+        if self.latents < 1:
+            raise ValueError(f"latents {self.latents}: expected 1 or more")
         torch.manual_seed(self.train.seed)
-        path = self._first_stage()
-        first_stage = load_network(path, "autoencoder", AutoencoderConfig, Autoencoder).to(self.train.device)
+        first_stage = load_network(self._first_stage(), "autoencoder", AutoencoderConfig, Autoencoder)
+        first_stage = first_stage.to(self.train.device)
+        if first_stage.config.latent_channels != self.unet.in_channels:
+            raise ValueError(
+                f"the first stage has {first_stage.config.latent_channels} channels, unet.in_channels is "
+                f"{self.unet.in_channels}; expected the same"
+            )
+        SPACINGS[SCHEDULER](make_schedule(self.schedule), self.steps)  # refuses what no sheet could be drawn with
         scenes = Scenes(self.scenes, font=self.font)
         words = taught_words(self.scenes)
         text = TextConfig(
@@ -84,12 +101,12 @@ class DefaultText2Img(Recipe):
             pooled=True,
         )
         network = TextDiffusion(UNet(self.unet), TextConditioner(text))
-        if self.start is not None:
-            begin(network, self.start)
+        space = None if self.start is None else self.begin(network, self.start)
 
         tensors = self._latents(out / "latents.safetensors", scenes, first_stage)
-        shift, std = channel_statistics(tensors["mean"], tensors["std"])
-        space = LatentSpace(shift=shift, scale=tuple(1 / one for one in std))
+        if space is None:
+            shift, std = channel_statistics(tensors["mean"], tensors["std"])
+            space = LatentSpace(shift=shift, scale=tuple(1 / one for one in std))
         tokens = network.text.tokens(captions(scenes, range(self.latents)))
         source = Latents(
             {
@@ -111,7 +128,7 @@ class DefaultText2Img(Recipe):
             size=self.scenes.size,
             steps=self.steps,
             cfg_scale=self.cfg_scale,
-            scheduler="trailing",
+            scheduler=SCHEDULER,
         )
 
         def averaged(state: TrainingState) -> LatentDiffusion:
@@ -143,6 +160,24 @@ class DefaultText2Img(Recipe):
             publish=publish,
         )
 
+    def begin(self, network: TextDiffusion, name: str) -> LatentSpace:
+        """Give the network the weights of a model, and return the latent space they know."""
+        model = load(name, device="cpu")
+        for part, own, other in (
+            ("U-Net", self.unet, model.config.unet),
+            ("text tower", network.text.config, model.config.text),
+            ("schedule", self.schedule, model.config.schedule),
+            ("prediction", self.prediction, model.config.prediction),
+        ):
+            if own != other:
+                raise ValueError(
+                    f"start={name}: its {part} is configured otherwise than this recipe's; see its model.json"
+                )
+        assert isinstance(model.denoiser.network, UNet)
+        network.unet.load_state_dict(model.denoiser.network.state_dict())
+        network.text.load_state_dict(model.conditioner.state_dict())
+        return model.space
+
     def _latents(self, cache: Path, scenes: Scenes, first_stage: Autoencoder) -> dict[str, Tensor]:
         inputs = self.inputs()
         scenes_key = {"config": to_json(self.scenes), "appearance": inputs["scenes"]}
@@ -153,20 +188,6 @@ class DefaultText2Img(Recipe):
             tensors = load_latents(cache, key=key)
         assert tensors is not None
         return tensors
-
-
-def begin(network: TextDiffusion, name: str) -> None:
-    """Give a network the weights of a model. Raises `ValueError` when the model is configured otherwise."""
-    model = load(name, device="cpu")
-    for part, own, other in (
-        ("U-Net", network.unet.config, model.config.unet),
-        ("text tower", network.text.config, model.config.text),
-    ):
-        if own != other:
-            raise ValueError(f"start={name}: its {part} is configured otherwise than this recipe's; see its model.json")
-    assert isinstance(model.denoiser.network, UNet)
-    network.unet.load_state_dict(model.denoiser.network.state_dict())
-    network.text.load_state_dict(model.conditioner.state_dict())
 
 
 def taught_words(scenes: SceneConfig) -> tuple[str, ...]:

@@ -38,6 +38,12 @@ class SceneClassifier(Recipe):
         return Scenes(replace(self.scenes, seed=self.scenes.seed + self.train.seed), font=self.font)
 
     def prepare(self, out: Path) -> Run:
+        told, shown = (self.model.num_classes, self.model.image_size), (self.scenes.vocabulary, self.scenes.size)
+        if told != shown:
+            raise ValueError(
+                f"model.num_classes and model.image_size are {told}, scenes.vocabulary and scenes.size {shown}: "
+                "expected the same"
+            )
         torch.manual_seed(self.train.seed)
         classifier = Classifier(self.model)
 
