@@ -53,7 +53,7 @@ def test_same_request_same_bytes_and_global_random_state_untouched(model: Latent
 
 @pytest.mark.parametrize("sampler", list(SAMPLERS))
 def test_every_sampler_draws(model: LatentDiffusion, sampler: str) -> None:
-    picture = tintype.generate(model, tintype.Request(**(REQUEST | {"steps": 12}), sampler=sampler))[0]
+    picture = tintype.generate(model, tintype.Request(**(REQUEST | {"steps": 20}), cfg_scale=3.0, sampler=sampler))[0]
     yellow = levels(picture)[:2, :2].reshape(-1, 3).mean(axis=0)
     assert yellow[0] > 200
     assert yellow[1] > 160
