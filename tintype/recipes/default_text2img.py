@@ -61,7 +61,7 @@ class DefaultText2Img(Recipe):
     latents: int = 65_536
     caption_dropout: float = 0.1
     steps: int = field(default=25, metadata=MAY_CHANGE)  # of sampling, as is the next
-    cfg_scale: float = field(default=4.5, metadata=MAY_CHANGE)
+    cfg_scale: float = field(default=3.0, metadata=MAY_CHANGE)
 
     def inputs(self) -> dict[str, str]:
         scenes = Scenes(self.scenes, font=self.font)
