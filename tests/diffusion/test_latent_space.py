@@ -21,3 +21,9 @@ def test_wrap_shifts_then_scales_each_channel() -> None:
 
 def test_the_default_is_stable_diffusions() -> None:
     assert LatentSpace().wrap(torch.ones(1, 4, 1, 1))[0, 0, 0, 0].item() == pytest.approx(0.18215)
+
+
+@pytest.mark.parametrize("entries", [{"scale": (1.0, 0.0)}, {"scale": (float("inf"),)}, {"shift": (float("nan"),)}])
+def test_a_space_that_cannot_be_unwrapped_is_refused(entries: dict[str, tuple[float, ...]]) -> None:
+    with pytest.raises(ValueError, match="expected finite numbers, no scale of 0"):
+        LatentSpace(**entries)

@@ -200,3 +200,26 @@ def test_draws_are_a_function_of_the_generator_alone(schedule: Schedule) -> None
 @pytest.mark.parametrize(("config", "kind"), [(DDPMConfig(), DDPM), (EDMConfig(), EDM), (FlowConfig(), Flow)])
 def test_a_configuration_makes_its_schedule(config: DDPMConfig | EDMConfig | FlowConfig, kind: type) -> None:
     assert isinstance(make_schedule(config), kind)
+
+
+@pytest.mark.parametrize(
+    ("kind", "entries"),
+    [
+        (DDPMConfig, {"betas": "linear", "end": 2.0}),
+        (DDPMConfig, {"start": 0.02, "end": 0.01}),
+        (DDPMConfig, {"steps": 1}),
+        (DDPMConfig, {"draw_exponent": 0.0}),
+        (EDMConfig, {"sigma_min": 0.0}),
+        (EDMConfig, {"sigma_min": 2.0, "sigma_max": 1.0}),
+        (FlowConfig, {"scale": 1.0}),
+        (FlowConfig, {"sigma_max": 1e-4}),
+    ],
+)
+def test_numbers_that_make_no_schedule_are_refused(kind: type, entries: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=r"schedule\.\w+ .*: expected"):
+        kind(**entries)
+
+
+def test_a_cap_that_leaves_no_steps_says_what_would_leave_some() -> None:
+    with pytest.raises(ValueError, match=r"sigma_max 0.0001 leaves 0 of 1000 steps; expected 0\.04\d+ or more"):
+        DDPM(DDPMConfig(sigma_max=0.0001))

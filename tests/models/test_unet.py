@@ -234,5 +234,6 @@ def test_contradicting_configurations_are_refused(change: dict[str, object], mes
 
 
 def test_channels_that_do_not_divide_into_heads_are_refused() -> None:
-    with pytest.raises(ValueError, match="do not divide into heads"):
-        UNet(dataclasses.replace(SMALL, num_heads=3))
+    for heads in ({"num_heads": 3}, {"num_heads": None, "head_dim": 24}, {"num_heads": None, "head_dim": 512}):
+        with pytest.raises(ValueError, match="do not divide into heads"):
+            UNet(dataclasses.replace(SMALL, **heads))

@@ -38,27 +38,6 @@ from tintype.tasks.request import Request
 from tintype.training.state import changeable, reserved
 
 
-@pytest.fixture(scope="module")
-def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("classifier")
-    run(small("scene_classifier"), out, progress=False)
-    return out
-
-
-@pytest.fixture(scope="module")
-def autoencoder(tmp_path_factory: pytest.TempPathFactory, classifier: Path) -> Path:
-    out = tmp_path_factory.mktemp("autoencoder")
-    run(small("default_autoencoder", f"features={classifier / 'classifier.safetensors'}"), out, progress=False)
-    return out
-
-
-@pytest.fixture(scope="module")
-def text2img(tmp_path_factory: pytest.TempPathFactory, autoencoder: Path) -> Path:
-    out = tmp_path_factory.mktemp("text2img")
-    run(small("default_text2img", f"autoencoder={autoencoder / 'autoencoder.safetensors'}"), out, progress=False)
-    return out
-
-
 def published(out: Path) -> dict[str, bytes]:
     """Everything but checkpoints, sheets and the log, by file."""
     others = {".png", ".jsonl"}

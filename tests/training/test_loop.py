@@ -305,3 +305,18 @@ def test_parts_are_trained_each_by_its_own_optimizer(tmp_path: Path) -> None:
 def test_counts_start_at_one(name: str) -> None:
     with pytest.raises(ValueError, match=rf"train\.{name} 0: expected 1 or more"):
         TrainConfig(**{"steps": 1, "batch_size": 1, name: 0})
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("learning_rate", (0.0, -1e-3, math.nan)),
+        ("clip_norm", (0.0, -1.0, math.inf)),
+        ("hold", (-0.1, 1.1)),
+        ("ema_decay", (-1.0, 1.5)),
+    ],
+)
+def test_numbers_that_no_training_could_use_are_refused(name: str, values: tuple[float, ...]) -> None:
+    for value in values:
+        with pytest.raises(ValueError, match=rf"train\.{name} {value}: expected"):
+            TrainConfig(**{"steps": 1, "batch_size": 1, name: value})

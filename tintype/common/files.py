@@ -98,7 +98,9 @@ def load_tensors(path: Path, *, dtype: torch.dtype | None = None) -> dict[str, T
     """All tensors of a safetensors file. Raises `ValueError` when it is unreadable or cut short."""
     with _opened(path) as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    return {name: tensor.to(dtype) for name, tensor in tensors.items()} if dtype else tensors
+    if dtype is None:
+        return tensors
+    return {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
 
 
 def load_metadata(path: Path) -> object:

@@ -109,9 +109,11 @@ class Denoiser:
     def _inputs(self, x: Tensor, sigma: float | Tensor, cond: Conditioning) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         level = torch.as_tensor(sigma, dtype=torch.float64)
         skip, out, into = (_column(one).float() for one in self.scaling(level))
+        t = self.schedule.t(level).float()
         if level.ndim:
-            skip, out, into = (one.to(x.device) for one in (skip, out, into))
-        t = self.schedule.t(level).float().to(x.device).expand(len(x))
+            skip, out, into, t = (one.to(x.device) for one in (skip, out, into, t))
+        else:  # written there, not copied: no sampling step waits for a device
+            t = torch.full((len(x),), float(t), device=x.device)
         net_in = into * x
         if cond.concat is not None:
             net_in = torch.cat((net_in, cond.concat), dim=1)

@@ -1,5 +1,6 @@
 """Between an autoencoder's raw latents and the unit-variance latents that diffusion works on."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +14,10 @@ class LatentSpace:
 
     scale: tuple[float, ...] = (0.18215,)
     shift: tuple[float, ...] = (0.0,)
+
+    def __post_init__(self) -> None:
+        if not all(math.isfinite(one) and one for one in self.scale) or not all(map(math.isfinite, self.shift)):
+            raise ValueError(f"space: scale {self.scale}, shift {self.shift}: expected finite numbers, no scale of 0")
 
     def wrap(self, z: Tensor) -> Tensor:
         """Raw latents B C h w -> unit variance."""

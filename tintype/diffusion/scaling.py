@@ -48,7 +48,8 @@ def flow(sigma: Tensor) -> Coefficients:
 
 
 def edm(sigma: Tensor) -> Coefficients:
-    """Unit-variance input and target for data of std 0.5 (Karras et al. 2022, table 1)."""
+    """Unit-variance input and target for data of std 0.5 (Karras et al. 2022, table 1). For data of std 1, as latents
+    are, the same formulas are those of `v` with the sign of the network turned."""
     total = sigma**2 + SIGMA_DATA**2
     return Coefficients(SIGMA_DATA**2 / total, sigma * SIGMA_DATA * total**-0.5, total**-0.5)
 

@@ -85,6 +85,14 @@ class DDPMConfig:
     sigma_max: float | None = None
     draw_exponent: float = 1.0  # training draws step = steps * u ** exponent: below 1 it meets noise more often
 
+    def __post_init__(self) -> None:
+        if self.steps < 2:
+            raise ValueError(f"schedule.steps {self.steps}: expected 2 or more")
+        if self.betas != "cosine" and not 0 < self.start <= self.end < 1:
+            raise ValueError(f"schedule.start {self.start}, end {self.end}: expected 0 < start <= end < 1")
+        if not self.draw_exponent > 0:
+            raise ValueError(f"schedule.draw_exponent {self.draw_exponent}: expected more than 0")
+
 
 class DDPM:
     """The discrete schedule of DDPM and Stable Diffusion: t is a step, 0 to steps - 1, interpolated in log sigma."""
@@ -97,6 +105,11 @@ class DDPM:
             alpha_bar = zero_terminal_snr(alpha_bar)
         sigmas = ((1 - alpha_bar) / alpha_bar).sqrt()
         self.sigmas = sigmas if config.sigma_max is None else sigmas[sigmas <= config.sigma_max]
+        if len(self.sigmas) < 2:
+            raise ValueError(
+                f"schedule.sigma_max {config.sigma_max} leaves {len(self.sigmas)} of {config.steps} steps; expected "
+                f"{float(sigmas[1]):.3g} or more"
+            )
         self._log_sigmas = self.sigmas.log()
         self.t_min, self.t_max = 0.0, float(len(self.sigmas) - 1)
         self.sigma_min, self.sigma_max = float(self.sigmas[0]), float(self.sigmas[-1])
@@ -129,6 +142,10 @@ class EDMConfig:
     log_mean: float = -1.2
     log_std: float = 1.2
 
+    def __post_init__(self) -> None:
+        if not 0 < self.sigma_min < self.sigma_max < math.inf:
+            raise ValueError(f"schedule.sigma_min {self.sigma_min}, sigma_max {self.sigma_max}: expected 0 < min < max")
+
 
 class EDM:
     """Karras et al. 2022: the network is told t = log(sigma) / 4 (c_noise)."""
@@ -155,6 +172,13 @@ class FlowConfig:
 
     scale: float = 1000.0
     sigma_max: float = 4096.0
+
+    def __post_init__(self) -> None:
+        if not 1 < self.scale < math.inf or not 1 / (self.scale - 1) < self.sigma_max < math.inf:
+            raise ValueError(
+                f"schedule.scale {self.scale}, sigma_max {self.sigma_max}: expected a scale above 1, "
+                "and a sigma_max above 1 / (scale - 1)"
+            )
 
 
 class Flow:

@@ -31,6 +31,12 @@ class FamilyConfig:
     sampler: str = "ddim"
     scheduler: str = "leading"
 
+    def __post_init__(self) -> None:
+        channels = self.autoencoder.latent_channels
+        for name, entries in (("scale", self.space.scale), ("shift", self.space.shift)):
+            if len(entries) not in (1, channels):
+                raise ValueError(f"space.{name} has {len(entries)} entries; expected 1 or {channels}, one per channel")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LatentDiffusion:

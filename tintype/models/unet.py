@@ -53,12 +53,13 @@ class UNetConfig:
 
     def heads(self, channels: int) -> tuple[int, int]:
         """(number of heads, size of one) for this many channels."""
-        heads = self.num_heads or channels // (self.head_dim or channels)
-        if heads == 0 or channels % heads:
+        divisor = self.num_heads or self.head_dim or 1
+        if channels % divisor:
             raise ValueError(
-                f"{channels} channels do not divide into heads (num_heads {self.num_heads}, head_dim {self.head_dim})"
+                f"{channels} channels do not divide into heads (num_heads {self.num_heads}, head_dim {self.head_dim}); "
+                "expected a divisor of every level's width"
             )
-        return heads, channels // heads
+        return (self.num_heads, channels // divisor) if self.num_heads else (channels // divisor, divisor)
 
 
 class Stage(nn.Module):

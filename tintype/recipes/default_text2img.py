@@ -37,19 +37,21 @@ from tintype.models.clip import CLIPTextConfig
 from tintype.models.unet import UNet, UNetConfig
 from tintype.objectives.denoising import DenoisingObjective, TextDiffusion
 from tintype.recipes.base import Recipe, Run, digest, load_average
-from tintype.recipes.sheets import sheet
+from tintype.recipes.sheets import SHOWN, sheet
 from tintype.tasks.request import Request
 from tintype.training.loop import TrainConfig
 from tintype.training.state import MAY_CHANGE, TrainingState
 
 SCHEDULER = "trailing"  # of the sheets and the published model
-SHOWN = 10_000_000  # index of the first scene whose caption is on the sheets; training never gets there
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DefaultText2Img(Recipe):
     """`autoencoder` names the finished first stage, or `start` a model (name or folder) to begin with, which brings its
-    own first stage and latent space. `latents`: how many scenes are encoded, once, into the folder."""
+    own first stage and latent space. `latents`: how many scenes are encoded, once, into the folder.
+
+    One hour for 10,000 steps on two CPU cores, two processes; the model card says what came of how many.
+    """
 
     scenes: SceneConfig
     unet: UNetConfig
@@ -64,8 +66,9 @@ class DefaultText2Img(Recipe):
     cfg_scale: float = field(default=3.0, metadata=MAY_CHANGE)
 
     def inputs(self) -> dict[str, str]:
-        scenes = Scenes(self.scenes, font=self.font)
-        return {"autoencoder": digest(self._first_stage()), "scenes": appearance(scenes)}
+        """With `start` its digest as well: it decides the latent space."""
+        read = {"autoencoder": digest(self._first_stage()), "scenes": appearance(Scenes(self.scenes, font=self.font))}
+        return read if self.start is None else read | {"start": load(self.start, device="cpu").digest}
 
     def _first_stage(self) -> Path:
         match self.autoencoder, self.start:
@@ -84,6 +87,10 @@ class DefaultText2Img(Recipe):
     def prepare(self, out: Path) -> Run:
         if self.latents < 1:
             raise ValueError(f"latents {self.latents}: expected 1 or more")
+        if not 0 <= self.caption_dropout <= 1:
+            raise ValueError(f"caption_dropout {self.caption_dropout}: expected 0 to 1")
+        if self.prediction == "edm":
+            raise ValueError("prediction edm is for data of std 0.5; latents have std 1: use v, its equal for them")
         torch.manual_seed(self.train.seed)
         first_stage = load_network(self._first_stage(), "autoencoder", AutoencoderConfig, Autoencoder)
         first_stage = first_stage.to(self.train.device)

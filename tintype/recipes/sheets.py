@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from PIL import Image
 from torch import Tensor
 
+SHOWN = 10_000_000  # index of the first scene on the sheets; training never gets there
+
 
 def to_picture(image: Tensor) -> Image.Image:
     """3 H W in [-1, 1] (clamped) -> RGB picture."""

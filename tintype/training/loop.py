@@ -53,6 +53,12 @@ class TrainConfig:
         for name in ("steps", "batch_size", "accumulate", "save_every", "keep"):
             if getattr(self, name) < 1:
                 raise ValueError(f"train.{name} {getattr(self, name)}: expected 1 or more")
+        for name in ("learning_rate", "clip_norm"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"train.{name} {getattr(self, name)}: expected more than 0")
+        for name in ("hold", "ema_decay"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"train.{name} {getattr(self, name)}: expected 0 to 1")
 
     def rate(self, step: int) -> float:
         """The learning rate of a step (counted from 0)."""

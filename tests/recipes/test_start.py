@@ -1,0 +1,68 @@
+"""A run that begins with a model keeps that model's latent space, whatever else changes."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from miniature import small
+
+from tintype.checkpoints import load
+from tintype.checkpoints.model_folder import save_model
+from tintype.diffusion.latent_space import LatentSpace
+from tintype.recipes import run
+
+
+def other_space(model: Path, to: Path) -> Path:
+    """The same networks in latents of another scale."""
+    loaded = load(str(model), device="cpu")
+    space = LatentSpace(scale=(0.5,) * 4, shift=(0.0,) * 4)
+    save_model(
+        to, dataclasses.replace(loaded, config=dataclasses.replace(loaded.config, space=space)), dtype=torch.float16
+    )
+    return to
+
+
+@pytest.mark.parametrize("change", ["another start", "the start published anew", "a first stage of its own"])
+def test_a_run_does_not_go_on_in_another_latent_space(text2img: Path, tmp_path: Path, change: str) -> None:
+    start, out = tmp_path / "start", tmp_path / "out"
+    shutil.copytree(text2img / "model", start)
+    run(small("default_text2img", f"start={start}"), out, progress=False)
+    longer = "train.steps=6"
+    match change:
+        case "another start":
+            settings = (f"start={other_space(start, tmp_path / 'other')}",)
+        case "the start published anew":
+            other_space(start, start)
+            settings = (f"start={start}",)
+        case _:
+            settings = (f"autoencoder={start / 'autoencoder.safetensors'}",)
+    with pytest.raises(ValueError, match="inputs"):
+        run(small("default_text2img", *settings, longer), out, progress=False)
+    assert load(str(out / "model"), device="cpu").space == load(str(text2img / "model"), device="cpu").space
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("prediction=edm", "prediction edm is for data of std 0.5; latents have std 1: use v"),
+        ("caption_dropout=7", "caption_dropout 7.0: expected 0 to 1"),
+    ],
+)
+def test_settings_that_would_train_something_else_are_refused(
+    text2img: Path, tmp_path: Path, change: str, said: str
+) -> None:
+    with pytest.raises(ValueError, match=said):
+        small("default_text2img", f"start={text2img / 'model'}", change).prepare(tmp_path)
+
+
+def test_a_latent_space_of_another_number_of_channels_is_refused(text2img: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(text2img / "model", folder)
+    config = json.loads((folder / "model.json").read_text())
+    config["space"]["scale"] = [1.0, 1.0, 1.0]
+    (folder / "model.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"space\.scale has 3 entries; expected 1 or 4, one per channel"):
+        load(str(folder), device="cpu")
