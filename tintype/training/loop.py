@@ -6,7 +6,6 @@ was interrupted and resumed is, bit for bit on one CPU, the run that was not.
 
 import logging
 import math
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -78,14 +77,13 @@ class Source(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a hook is told after each step. Metrics are tensors so that reading them is the hook's choice."""
+    """What a hook is told after each step. Metrics are tensors so that reading them is the hook's choice; of several
+    processes they are the first one's."""
 
     state: TrainingState
     metrics: dict[str, Tensor]
     rate: float
     samples: int
-    seconds: float
-    saved: bool
 
 
 class Hook(Protocol):
@@ -134,7 +132,6 @@ def train(
     read_every = READ_EVERY[torch.device(config.device).type]
     batches = _ahead(source, config, share, first_step=state.step)
     while state.step < config.steps:
-        started = time.perf_counter()
         micro_batches = [_on(config.device, batch) for batch in next(batches)]
         rate = config.rate(state.step)
         save = (state.step + 1) % config.save_every == 0 or state.step + 1 == config.steps
@@ -157,9 +154,8 @@ def train(
         if save:
             state.save(out, recipe, keep=config.keep)
         samples = state.step * config.batch_size * config.accumulate
-        seconds = time.perf_counter() - started
         for hook in hooks:
-            hook(Report(state, metrics, rate, samples, seconds, save))
+            hook(Report(state, metrics, rate, samples))
     return state
 
 
