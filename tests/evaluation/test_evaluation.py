@@ -1,6 +1,7 @@
 """The judges must see what is there, miss what is not, and the prompts must be what they claim."""
 
 import dataclasses
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -122,6 +123,19 @@ def test_scores_count_the_best_answer_and_the_best_five() -> None:
     assert not (judged.shuffled().wanted == judged.wanted).any()
 
 
+@pytest.mark.parametrize("count", [2, 3, 4, 200, 400, 500, 842])
+def test_shuffled_answers_are_held_against_other_pictures(count: int) -> None:
+    """Whether a picture has one row or two; 421 prompts come round twice in 842."""
+    rows = torch.arange(count)
+    judged = Judged(wanted=rows, classifier=rows[:, None], templates=rows[:, None])
+    shuffled = judged.shuffled().wanted
+    assert sorted(shuffled.tolist()) == rows.tolist()
+    assert not (shuffled == rows).any()
+    if count >= 4:
+        assert not (shuffled // 2 == rows // 2).any()
+    assert int((shuffled % 421 == rows % 421).sum()) <= 2
+
+
 def test_swapped_objects_count_as_wrong(scenes: Scenes, judge: Judge) -> None:
     plans = [plan for plan in two_object_plans(scenes, 40) if plan.relation.startswith("to the")]
     scores = judged_objects(judge, scenes, rendered(scenes, plans).flip(-1), plans).scores()
@@ -175,15 +189,17 @@ def test_a_perfect_model_gets_full_marks(model: LatentDiffusion, perfect: list[i
     sheet = tmp_path / "new" / "sheet.PNG"
     result = evaluate_scenes(model, objects=7, pairs=4, sheet=sheet, quiet=True)
     counts = {"one_object_held_out": 7, "one_object_seen": 4, "two_objects_held_out": 4}
-    assert list(result) == ["model", "unread_words", "autoencoder", *counts]
+    assert list(result) == ["model", "judge", "unread_words", "autoencoder", *counts]
     assert (result["model"], result["unread_words"]) == (model.digest, [])
+    shipped = Path(tintype.__file__).parent / "weights" / "judge.safetensors"
+    assert result["judge"] == hashlib.sha256(shipped.read_bytes()).hexdigest()[:10]
     for name, count in counts.items():
         figures = result[name]
         assert isinstance(figures, dict)
         assert (figures["pictures"], figures["distinct"]) == (count, count)
         assert (figures["classifier_top5"], figures["template_top1"], figures["background"]) == (1.0, 1.0, 1.0)
         assert figures["rendered"] == {key: figures[key] for key in figures["rendered"]}
-        assert figures["shuffled_classifier_top1"] <= 0.25
+        assert figures["shuffled_classifier_top1"] <= 0.5  # two of the four that were seen show fire
     assert perfect == [SEED + number for count in counts.values() for number in range(count)]
     assert [entry.name for entry in sheet.parent.iterdir()] == ["sheet.PNG"]
     with Image.open(sheet) as picture:
@@ -209,7 +225,7 @@ def test_the_whole_evaluation_runs(model: LatentDiffusion, monkeypatch: pytest.M
         assert result[name]["reconstructed"]["classifier_top1"] >= 0.75
         assert result[name]["background"] >= 0.75  # what even an unfinished model draws right
     lines = table(result).splitlines()
-    assert lines[:2] == [f"model: {model.digest}", "unread_words: none"]
+    assert lines[:3] == [f"model: {model.digest}", f"judge: {result['judge']}", "unread_words: none"]
     assert f"  {'background':28}{result['two_objects_held_out']['background']}" in lines
 
 
@@ -245,7 +261,9 @@ def test_another_judge_is_asked_when_named(scenes: Scenes, judge: Judge, tmp_pat
         save_network(path, "classifier", config, weights, dtype=torch.float16)
     plans = one_object_plans(scenes, 30, unseen=True)
     image = rendered(scenes, plans)
-    untrained = judged_objects(Judge(scenes, weights=tmp_path / "0.safetensors"), scenes, image, plans)
+    other = Judge(scenes, weights=tmp_path / "0.safetensors")
+    assert other.digest != judge.digest
+    untrained = judged_objects(other, scenes, image, plans)
     assert (
         untrained.scores()["classifier_top1"]
         < 0.2
