@@ -17,12 +17,13 @@ from tintype.checkpoints.native import save_network
 from tintype.conditioning.text import TextConditioner, TextConfig, word_ids
 from tintype.data.glyphs import FONT_VARIABLE
 from tintype.data.scenes import COLOURS, Plan, SceneConfig, Scenes, held_out, is_held_out
-from tintype.data.sources import to_tensor
+from tintype.data.sources import reading, to_tensor
 from tintype.evaluation.scenes import (
     SEED,
     Judge,
     Judged,
     background_right,
+    captioned,
     evaluate_scenes,
     judged_objects,
     one_object_plans,
@@ -31,6 +32,7 @@ from tintype.evaluation.scenes import (
     two_object_plans,
     unread_words,
 )
+from tintype.evaluation.templates import border_colour
 from tintype.families.base import LatentDiffusion
 from tintype.models.autoencoder import Posterior
 from tintype.models.classifier import Classifier, ClassifierConfig
@@ -136,6 +138,22 @@ def test_shuffled_answers_are_held_against_other_pictures(count: int) -> None:
     assert int((shuffled % 421 == rows % 421).sum()) <= 2
 
 
+def test_templates_lie_on_the_ground_of_the_whole_picture(judge: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a half, a large part of the border may be the object's."""
+    grounds: list[Tensor] = []
+
+    def distances(image: Tensor, background: Tensor) -> Tensor:
+        grounds.append(background)
+        return torch.zeros(len(image), 256)
+
+    monkeypatch.setattr(judge.single, "distances", distances)
+    monkeypatch.setattr(judge.half, "distances", distances)
+    image = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    judge.objects(image, [0, 0, 0], ["whole", "left", "top"])
+    assert torch.equal(torch.cat(grounds), border_colour(image))
+    assert not torch.equal(grounds[1], border_colour(reading(image[1:2], "left")))
+
+
 def test_swapped_objects_count_as_wrong(scenes: Scenes, judge: Judge) -> None:
     plans = [plan for plan in two_object_plans(scenes, 40) if plan.relation.startswith("to the")]
     scores = judged_objects(judge, scenes, rendered(scenes, plans).flip(-1), plans).scores()
@@ -165,6 +183,53 @@ def test_reconstruction_is_the_error_in_decibels(
 
 
 # The whole
+
+
+def test_a_model_gets_the_marks_of_its_own_pictures(
+    model: LatentDiffusion, scenes: Scenes, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Of each four, the second shows other objects, the third and fourth stand on white, which none asks for."""
+    groups = {
+        "one_object_held_out": one_object_plans(scenes, 4, unseen=True),
+        "one_object_seen": one_object_plans(scenes, 4, unseen=False),
+        "two_objects_held_out": two_object_plans(scenes, 4),
+    }
+    asked: list[str] = []
+    drawn: list[Image.Image] = []
+
+    def careless(plan: Plan, row: int) -> Plan:
+        if row == 1:
+            others = scenes.emoji[100:]  # fruit, which no prompt names
+            placed = zip(plan.placements, others, strict=False)
+            return dataclasses.replace(plan, placements=tuple(dataclasses.replace(one, emoji=to) for one, to in placed))
+        return dataclasses.replace(plan, colours=("white",)) if row > 1 else plan
+
+    def generate_each(_: LatentDiffusion, prompts: Sequence[str], request: Request) -> list[Image.Image]:
+        plans = list(groups.values())[len(asked) // 4]
+        asked.extend(prompts)
+        pictures = [scenes.render(careless(plan, row)).picture for row, plan in enumerate(plans)]
+        drawn.extend(Image.fromarray(picture) for picture in pictures)
+        return drawn[-4:]
+
+    monkeypatch.setattr(tintype.evaluation.scenes, "generate_each", generate_each)
+    monkeypatch.setattr(tintype.evaluation.scenes, "RECONSTRUCTED", 2)
+    sheet = tmp_path / "sheet.png"
+    result = evaluate_scenes(model, objects=4, pairs=4, sheet=sheet, quiet=True)
+
+    assert asked == [plan.caption for plans in groups.values() for plan in plans]
+    full = {"classifier_top1": 1.0, "classifier_top5": 1.0, "template_top1": 1.0}
+    for name in groups:
+        figures = result[name]
+        assert isinstance(figures, dict)
+        assert {key: figures[key] for key in full} == dict.fromkeys(full, 0.75)
+        assert figures["background"] == 0.5
+        assert figures["rendered"] == figures["reconstructed"] == full
+    shown = [*zip(drawn[:4], asked[:4], strict=True), *zip(drawn[8:], asked[8:], strict=True)]
+    with Image.open(sheet) as picture:
+        for number, (one, caption) in enumerate(shown):
+            cell = captioned([one], [caption], columns=1)
+            left = number * cell.width
+            assert picture.crop((left, 0, left + cell.width, cell.height)).tobytes() == cell.tobytes()
 
 
 @pytest.fixture
