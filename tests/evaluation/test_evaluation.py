@@ -1,6 +1,7 @@
 """The judges must see what is there, miss what is not, and the prompts must be what they claim."""
 
 import dataclasses
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,12 +17,13 @@ from tintype.checkpoints.native import save_network
 from tintype.conditioning.text import TextConditioner, TextConfig, word_ids
 from tintype.data.glyphs import FONT_VARIABLE
 from tintype.data.scenes import COLOURS, Plan, SceneConfig, Scenes, held_out, is_held_out
-from tintype.data.sources import to_tensor
+from tintype.data.sources import reading, to_tensor
 from tintype.evaluation.scenes import (
     SEED,
     Judge,
     Judged,
     background_right,
+    captioned,
     evaluate_scenes,
     judged_objects,
     one_object_plans,
@@ -30,6 +32,7 @@ from tintype.evaluation.scenes import (
     two_object_plans,
     unread_words,
 )
+from tintype.evaluation.templates import border_colour
 from tintype.families.base import LatentDiffusion
 from tintype.models.autoencoder import Posterior
 from tintype.models.classifier import Classifier, ClassifierConfig
@@ -122,6 +125,35 @@ def test_scores_count_the_best_answer_and_the_best_five() -> None:
     assert not (judged.shuffled().wanted == judged.wanted).any()
 
 
+@pytest.mark.parametrize("count", [2, 3, 4, 200, 400, 500, 842])
+def test_shuffled_answers_are_held_against_other_pictures(count: int) -> None:
+    """Whether a picture has one row or two; 421 prompts come round twice in 842."""
+    rows = torch.arange(count)
+    judged = Judged(wanted=rows, classifier=rows[:, None], templates=rows[:, None])
+    shuffled = judged.shuffled().wanted
+    assert sorted(shuffled.tolist()) == rows.tolist()
+    assert not (shuffled == rows).any()
+    if count >= 4:
+        assert not (shuffled // 2 == rows // 2).any()
+    assert int((shuffled % 421 == rows % 421).sum()) <= 2
+
+
+def test_templates_lie_on_the_ground_of_the_whole_picture(judge: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a half, a large part of the border may be the object's."""
+    grounds: list[Tensor] = []
+
+    def distances(image: Tensor, background: Tensor) -> Tensor:
+        grounds.append(background)
+        return torch.zeros(len(image), 256)
+
+    monkeypatch.setattr(judge.single, "distances", distances)
+    monkeypatch.setattr(judge.half, "distances", distances)
+    image = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    judge.objects(image, [0, 0, 0], ["whole", "left", "top"])
+    assert torch.equal(torch.cat(grounds), border_colour(image))
+    assert not torch.equal(grounds[1], border_colour(reading(image[1:2], "left")))
+
+
 def test_swapped_objects_count_as_wrong(scenes: Scenes, judge: Judge) -> None:
     plans = [plan for plan in two_object_plans(scenes, 40) if plan.relation.startswith("to the")]
     scores = judged_objects(judge, scenes, rendered(scenes, plans).flip(-1), plans).scores()
@@ -153,6 +185,53 @@ def test_reconstruction_is_the_error_in_decibels(
 # The whole
 
 
+def test_a_model_gets_the_marks_of_its_own_pictures(
+    model: LatentDiffusion, scenes: Scenes, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Of each four, the second shows other objects, the third and fourth stand on white, which none asks for."""
+    groups = {
+        "one_object_held_out": one_object_plans(scenes, 4, unseen=True),
+        "one_object_seen": one_object_plans(scenes, 4, unseen=False),
+        "two_objects_held_out": two_object_plans(scenes, 4),
+    }
+    asked: list[str] = []
+    drawn: list[Image.Image] = []
+
+    def careless(plan: Plan, row: int) -> Plan:
+        if row == 1:
+            others = scenes.emoji[100:]  # fruit, which no prompt names
+            placed = zip(plan.placements, others, strict=False)
+            return dataclasses.replace(plan, placements=tuple(dataclasses.replace(one, emoji=to) for one, to in placed))
+        return dataclasses.replace(plan, colours=("white",)) if row > 1 else plan
+
+    def generate_each(_: LatentDiffusion, prompts: Sequence[str], request: Request) -> list[Image.Image]:
+        plans = list(groups.values())[len(asked) // 4]
+        asked.extend(prompts)
+        pictures = [scenes.render(careless(plan, row)).picture for row, plan in enumerate(plans)]
+        drawn.extend(Image.fromarray(picture) for picture in pictures)
+        return drawn[-4:]
+
+    monkeypatch.setattr(tintype.evaluation.scenes, "generate_each", generate_each)
+    monkeypatch.setattr(tintype.evaluation.scenes, "RECONSTRUCTED", 2)
+    sheet = tmp_path / "sheet.png"
+    result = evaluate_scenes(model, objects=4, pairs=4, sheet=sheet, quiet=True)
+
+    assert asked == [plan.caption for plans in groups.values() for plan in plans]
+    full = {"classifier_top1": 1.0, "classifier_top5": 1.0, "template_top1": 1.0}
+    for name in groups:
+        figures = result[name]
+        assert isinstance(figures, dict)
+        assert {key: figures[key] for key in full} == dict.fromkeys(full, 0.75)
+        assert figures["background"] == 0.5
+        assert figures["rendered"] == figures["reconstructed"] == full
+    shown = [*zip(drawn[:4], asked[:4], strict=True), *zip(drawn[8:], asked[8:], strict=True)]
+    with Image.open(sheet) as picture:
+        for number, (one, caption) in enumerate(shown):
+            cell = captioned([one], [caption], columns=1)
+            left = number * cell.width
+            assert picture.crop((left, 0, left + cell.width, cell.height)).tobytes() == cell.tobytes()
+
+
 @pytest.fixture
 def perfect(scenes: Scenes, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Instead of a model's pictures, those the prompts ask for. Holds the seed of each picture asked for."""
@@ -175,15 +254,17 @@ def test_a_perfect_model_gets_full_marks(model: LatentDiffusion, perfect: list[i
     sheet = tmp_path / "new" / "sheet.PNG"
     result = evaluate_scenes(model, objects=7, pairs=4, sheet=sheet, quiet=True)
     counts = {"one_object_held_out": 7, "one_object_seen": 4, "two_objects_held_out": 4}
-    assert list(result) == ["model", "unread_words", "autoencoder", *counts]
+    assert list(result) == ["model", "judge", "unread_words", "autoencoder", *counts]
     assert (result["model"], result["unread_words"]) == (model.digest, [])
+    shipped = Path(tintype.__file__).parent / "weights" / "judge.safetensors"
+    assert result["judge"] == hashlib.sha256(shipped.read_bytes()).hexdigest()[:10]
     for name, count in counts.items():
         figures = result[name]
         assert isinstance(figures, dict)
         assert (figures["pictures"], figures["distinct"]) == (count, count)
         assert (figures["classifier_top5"], figures["template_top1"], figures["background"]) == (1.0, 1.0, 1.0)
         assert figures["rendered"] == {key: figures[key] for key in figures["rendered"]}
-        assert figures["shuffled_classifier_top1"] <= 0.25
+        assert figures["shuffled_classifier_top1"] <= 0.5  # two of the four that were seen show fire
     assert perfect == [SEED + number for count in counts.values() for number in range(count)]
     assert [entry.name for entry in sheet.parent.iterdir()] == ["sheet.PNG"]
     with Image.open(sheet) as picture:
@@ -209,7 +290,7 @@ def test_the_whole_evaluation_runs(model: LatentDiffusion, monkeypatch: pytest.M
         assert result[name]["reconstructed"]["classifier_top1"] >= 0.75
         assert result[name]["background"] >= 0.75  # what even an unfinished model draws right
     lines = table(result).splitlines()
-    assert lines[:2] == [f"model: {model.digest}", "unread_words: none"]
+    assert lines[:3] == [f"model: {model.digest}", f"judge: {result['judge']}", "unread_words: none"]
     assert f"  {'background':28}{result['two_objects_held_out']['background']}" in lines
 
 
@@ -245,7 +326,9 @@ def test_another_judge_is_asked_when_named(scenes: Scenes, judge: Judge, tmp_pat
         save_network(path, "classifier", config, weights, dtype=torch.float16)
     plans = one_object_plans(scenes, 30, unseen=True)
     image = rendered(scenes, plans)
-    untrained = judged_objects(Judge(scenes, weights=tmp_path / "0.safetensors"), scenes, image, plans)
+    other = Judge(scenes, weights=tmp_path / "0.safetensors")
+    assert other.digest != judge.digest
+    untrained = judged_objects(other, scenes, image, plans)
     assert (
         untrained.scores()["classifier_top1"]
         < 0.2

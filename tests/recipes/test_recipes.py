@@ -25,11 +25,15 @@ from tintype.common.config import from_json, override, to_json
 from tintype.common.files import load_tensors
 from tintype.conditioning.text import TextConditioner, TextConfig, word_ids, words_of
 from tintype.data.scenes import SceneConfig, Scenes
+from tintype.data.sources import captions, to_tensor
+from tintype.diffusion.scaling import SCALINGS
+from tintype.diffusion.schedule import make_schedule
 from tintype.generation import generate
 from tintype.models.autoencoder import Autoencoder, AutoencoderConfig
 from tintype.models.classifier import Classifier, ClassifierConfig
 from tintype.models.unet import UNet
-from tintype.objectives.denoising import TextDiffusion
+from tintype.objectives.autoencoding import AutoencodingObjective
+from tintype.objectives.denoising import DenoisingObjective, TextDiffusion
 from tintype.recipes import RECIPES, run
 from tintype.recipes.default_autoencoder import DefaultAutoencoder
 from tintype.recipes.default_text2img import DefaultText2Img, taught_words
@@ -131,6 +135,55 @@ def test_wrapped_latents_have_unit_variance(text2img: Path) -> None:
     assert mean.mean(dim=(0, 2, 3)).abs().max() < 1e-2
     variance = (mean.square() + std.square()).mean(dim=(0, 2, 3))
     assert torch.allclose(variance, torch.ones(4), atol=0.02)
+
+
+def test_every_latent_comes_wrapped_with_the_caption_of_its_scene(text2img: Path, autoencoder: Path) -> None:
+    model = load(str(text2img / "model"), device="cpu")
+    recipe = small("default_text2img", f"autoencoder={autoencoder / 'autoencoder.safetensors'}")
+    assert isinstance(recipe, DefaultText2Img)
+    scenes = Scenes(recipe.scenes)
+    first_stage = load_network(autoencoder / "autoencoder.safetensors", "autoencoder", AutoencoderConfig, Autoencoder)
+    with torch.inference_mode():
+        posterior = first_stage.encode(to_tensor([scenes[index].picture for index in range(24)]))
+    mean = model.space.wrap(posterior.mean)
+    std = (0.5 * posterior.logvar).exp() * torch.tensor(model.space.scale)[:, None, None]
+    tokens = model.conditioner.tokens(captions(scenes, range(24)))
+
+    batch = recipe.prepare(text2img).source.batch(0, 24)
+    order = torch.cdist(batch["mean"].float().flatten(1), mean.flatten(1)).argmin(dim=1)  # which scene each row is
+    assert sorted(order.tolist()) == list(range(24))
+    assert torch.allclose(batch["mean"].float(), mean[order], atol=0.02)
+    assert torch.allclose(batch["std"].float(), std[order], rtol=0.01)
+    assert torch.equal(batch["ids"].long(), tokens.ids[order])
+    assert torch.equal(batch["end"], tokens.end[order])
+
+
+def test_what_is_trained_is_what_the_recipe_says_and_what_is_published(text2img: Path, autoencoder: Path) -> None:
+    model = load(str(text2img / "model"), device="cpu").config
+    recipe = small("default_text2img", f"autoencoder={autoencoder / 'autoencoder.safetensors'}")
+    assert isinstance(recipe, DefaultText2Img)
+    assert (model.schedule, model.prediction, model.unet) == (recipe.schedule, recipe.prediction, recipe.unet)
+    assert (model.size, model.steps, model.cfg_scale) == (recipe.scenes.size, recipe.steps, recipe.cfg_scale)
+    objective = recipe.prepare(text2img).objective
+    assert isinstance(objective, DenoisingObjective)
+    assert objective.caption_dropout == recipe.caption_dropout > 0
+    assert objective.scaling is SCALINGS[model.prediction]
+    drawn, expected = (
+        schedule.draw(64, torch.Generator().manual_seed(0))
+        for schedule in (objective.schedule, make_schedule(model.schedule))
+    )
+    assert torch.equal(drawn, expected)
+
+
+def test_the_feature_distance_is_that_of_the_classifier_named(
+    classifier: Path, tmp_path: Path, more: dict[str, Sequence[str]]
+) -> None:
+    objective = small("default_autoencoder", *more["default_autoencoder"]).prepare(tmp_path).objective
+    assert isinstance(objective, AutoencodingObjective)
+    assert objective.features is not None
+    named = load_network(classifier / "classifier.safetensors", "classifier", ClassifierConfig, Classifier)
+    weights = objective.features.network.state_dict()
+    assert all(torch.equal(value, weights[name]) for name, value in named.state_dict().items())
 
 
 def refuse(*_: object, **__: object) -> None:

@@ -47,7 +47,9 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
     command.add_argument("--font", help="the Noto Color Emoji font, where it is not found by itself")
     command.add_argument("--objects", type=int, default=500, help="held-out (emoji, colour) prompts (default: 500)")
-    command.add_argument("--pairs", type=int, default=200, help="held-out two-object scenes (default: 200)")
+    command.add_argument(
+        "--pairs", type=int, default=200, help="held-out two-object prompts, and seen one-object prompts (default: 200)"
+    )
     command.add_argument("--sheet", metavar="PNG", help="also draw the sheet of 64 prompts")
     command.add_argument("--judge", metavar="FILE", help="a scene_classifier's weights instead of the embedded ones")
     command.add_argument("--json", action="store_true", help="print one JSON object instead of a table")

@@ -5,6 +5,7 @@ Two judges: a classifier trained on rendered scenes only (`weights/judge.safeten
 rendered scenes and their reconstructions (the ceiling), and prompts shuffled among the pictures (chance).
 """
 
+import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -51,18 +52,19 @@ class Judged:
         }
 
     def shuffled(self) -> "Judged":
-        """The same answers held against other prompts: what chance gives."""
-        return Judged(
-            wanted=self.wanted.roll(len(self.wanted) // 2 + 1), classifier=self.classifier, templates=self.templates
-        )
+        """The same answers held against other prompts, two rows on (a picture has at most two): what chance gives."""
+        away = min(2, len(self.wanted) // 2)  # far less than a round of prompts, after which they come again
+        return Judged(wanted=self.wanted.roll(away), classifier=self.classifier, templates=self.templates)
 
 
 class Judge:
-    """Reads which emoji a picture, or one half of it, shows."""
+    """Reads which emoji a picture, or one half of it, shows. `digest` says which weights read (10 hex digits)."""
 
     def __init__(self, scenes: Scenes, *, weights: Path | None = None) -> None:
         with resources.as_file(resources.files("tintype.weights") / "judge.safetensors") as shipped:
-            self.classifier = load_network(weights or shipped, "classifier", ClassifierConfig, Classifier)
+            file = weights or shipped
+            self.classifier = load_network(file, "classifier", ClassifierConfig, Classifier)
+            self.digest = hashlib.sha256(file.read_bytes()).hexdigest()[:10]
         seen, needed = self.classifier.config, (len(scenes.emoji), SIZE)
         if (seen.num_classes, seen.image_size) != needed:
             raise ValueError(
@@ -125,6 +127,7 @@ def evaluate_scenes(
     }
     result: dict[str, object] = {
         "model": model.digest,
+        "judge": judge.digest,
         "unread_words": unread_words(model, [plan.caption for plans in groups.values() for plan in plans]),
         "autoencoder": reconstruction(model, scenes),
     }
