@@ -1,5 +1,6 @@
 """Models by name and path, and networks in files."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,15 @@ def test_missing_unexpected_and_misshapen_tensors_are_named(tmp_path: Path) -> N
         save_network(path, "classifier", SMALL, changed, dtype=torch.float32)
         with pytest.raises(ValueError, match=words):
             load_network(path, "classifier", ClassifierConfig, Classifier)
+
+
+@pytest.mark.parametrize("wrong", [{"widths": "8"}, {"depth": 2}, {"norm_groups": 3}])
+def test_a_configuration_that_does_not_fit_names_the_file(tmp_path: Path, wrong: dict[str, object]) -> None:
+    path = tmp_path / "classifier.safetensors"
+    config = dataclasses.asdict(SMALL) | wrong
+    save_network(path, "classifier", config, Classifier(SMALL).state_dict(), dtype=torch.float32)
+    with pytest.raises(ValueError, match=r"classifier\.safetensors: the configuration in its header does not fit: "):
+        load_network(path, "classifier", ClassifierConfig, Classifier)
 
 
 def test_foreign_files_and_names_are_refused(tmp_path: Path) -> None:
