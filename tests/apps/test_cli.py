@@ -178,6 +178,41 @@ def test_output_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFix
     assert "is a folder" in refused(capsys, "txt2img", PROMPT, *QUICK, "-o", str(tmp_path / "folder.png"))
 
 
+def test_formats_that_are_not_written_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tintype.load("default")
+    monkeypatch.setattr(commands, "load", lambda *_, **__: model)
+    for ending in ("jpg", "jpeg", "JPG", "webp", "gif", "bmp", "tif", "tiff"):
+        error = refused(capsys, "txt2img", PROMPT, *QUICK, "-o", str(tmp_path / f"pic.{ending}"))
+        assert "pictures are written as PNG; expected a name in .png, or a folder" in error
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["é" * 119 + ".png", "a" * 300 + ".png", "a" * 300])
+def test_names_that_are_too_long_are_refused_before_any_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.delattr(commands, "steps")
+    error = refused(capsys, "txt2img", PROMPT, *QUICK, "-o", str(tmp_path / "new" / name))
+    assert "expected 240 or less; shorten it" in error or "File name too long" in error
+    assert list(tmp_path.glob("new/*")) == []
+
+
+def test_the_longest_name_is_written(tmp_path: Path) -> None:
+    path = tmp_path / ("a" * 236 + ".png")
+    assert main(["txt2img", PROMPT, *QUICK, "-o", str(path)]) == DONE
+    assert path.is_file()
+
+
+def test_train_into_a_file_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    for out, reason in ((tmp_path / "file", "File exists"), (tmp_path / "file" / "run", "Not a directory")):
+        error = refused(capsys, "train", "scene_classifier", "--out", str(out))
+        assert f"{out} cannot be the folder of a run ({reason}); expected a folder" in error
+        assert "name another" in error
+
+
 def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_space(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")

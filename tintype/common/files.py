@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 METADATA_KEY = "tintype"
+LONGEST_NAME = 240  # bytes; file systems take 255, and `whole_file` needs some for the name it writes under
 
 
 @contextmanager
