@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from tintype.common.version import VERSION
 from tintype.tasks.infotext import Provenance, parameters, png_info, provenance, stamp
 from tintype.tasks.request import LARGEST_SEED, Request
 
@@ -47,6 +48,16 @@ def test_parameters_follow_a1111() -> None:
     )
     assert 'Model: "my, model"' in lines[2]
     assert "Batch size: 2, Batch pos: 1" in lines[2]
+
+
+def test_parameters_say_how_the_picture_was_made() -> None:
+    settings = RESOLVED | {"cfg_scale": 2.5, "height": 48, "eta": 0.25, "exact": True}
+    made = Provenance(request=Request(prompt="x", seed=5, **settings), position=0, model="mine", digest="0123456789")
+    assert parameters(made).split("\n") == [
+        "x",
+        "Steps: 20, Sampler: ddim, Schedule type: trailing, CFG scale: 2.5, Seed: 5, Size: 64x48, "
+        f"Model hash: 0123456789, Model: mine, Eta: 0.25, Exact: True, Version: tintype {VERSION}",
+    ]
 
 
 def text_of(**changes: object) -> str:
