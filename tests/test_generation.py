@@ -9,9 +9,11 @@ import torch
 from PIL import Image
 
 import tintype
+from tintype.common.rng import Noise
 from tintype.diffusion.samplers import SAMPLERS
 from tintype.families.base import LatentDiffusion
-from tintype.generation import generate_each
+from tintype.generation import decode, generate_each, warnings
+from tintype.tasks.plan import pure_noise, resolve
 
 REQUEST = {"prompt": "a green frog above a key on a yellow background", "seed": 5, "steps": 4}
 
@@ -76,6 +78,61 @@ def test_guidance_and_negative_prompt_matter(model: LatentDiffusion) -> None:
 
     assert np.abs(picture(cfg_scale=1.0) - picture()).max() > 10
     assert np.abs(picture(negative_prompt="a yellow background") - picture()).max() > 10
+
+
+@pytest.mark.parametrize(
+    ("sampler", "eta", "same"), [("ddim", 1.0, "euler_ancestral"), ("euler_ancestral", 0.0, "ddim")]
+)
+def test_eta_reaches_the_sampler(model: LatentDiffusion, sampler: str, eta: float, same: str) -> None:
+    """DDIM and Euler ancestral are one step that differs in its eta."""
+    asked = tintype.generate(model, tintype.Request(**REQUEST, sampler=sampler, eta=eta))[0]
+    assert asked.tobytes() == tintype.generate(model, tintype.Request(**REQUEST, sampler=same))[0].tobytes()
+    assert asked.tobytes() != tintype.generate(model, tintype.Request(**REQUEST, sampler=sampler))[0].tobytes()
+
+
+def test_what_a_request_leaves_open_is_the_model_s_to_say(model: LatentDiffusion) -> None:
+    own = {"steps": 3, "cfg_scale": 2.5, "sampler": "heun", "scheduler": "karras"}
+    other = dataclasses.replace(model, config=dataclasses.replace(model.config, **own, size=72))
+    resolved = resolve(other, tintype.Request(prompt="a frog", seed=5))
+    assert {name: getattr(resolved, name) for name in own} == own
+    assert (resolved.width, resolved.height) == (72, 72)
+    asked = {"steps": 4, "cfg_scale": 0.0, "sampler": "euler", "scheduler": "trailing", "width": 64, "height": 80}
+    resolved = resolve(other, tintype.Request(prompt="a frog", seed=5, **asked))
+    assert {name: getattr(resolved, name) for name in asked} == asked
+
+
+def test_sampling_starts_as_large_as_signal_and_noise_together(model: LatentDiffusion) -> None:
+    request = resolve(model, tintype.Request(**REQUEST, width=80))
+    start = pure_noise(model, request, Noise([5]), sigma=2.0)
+    torch.testing.assert_close(start, Noise([5]).normal((16, 8, 10)) * 5**0.5)
+
+
+def test_levels_are_rounded_and_clamped(model: LatentDiffusion, monkeypatch: pytest.MonkeyPatch) -> None:
+    exact = torch.tensor([-9.0, 0.4, 0.6, 99.7, 254.6, 300.0])
+    image = (exact / 127.5 - 1).expand(1, 3, 1, -1)  # B 3 H W
+    monkeypatch.setattr(model.autoencoder, "decode", lambda _: image)
+    assert levels(decode(model, torch.zeros(1, 16, 1, 1))[0])[0, :, 0].tolist() == [0, 0, 1, 100, 255, 255]
+
+
+@pytest.mark.parametrize(("exact", "sizes"), [(True, [1, 1, 1]), (False, [3])])
+def test_exact_decodes_one_by_one(
+    model: LatentDiffusion, monkeypatch: pytest.MonkeyPatch, exact: bool, sizes: list[int]
+) -> None:
+    seen: list[int] = []
+    real = model.autoencoder.decode
+    monkeypatch.setattr(model.autoencoder, "decode", lambda latent: seen.append(len(latent)) or real(latent))
+    tintype.generate(model, tintype.Request(prompt="a frog", seed=5, steps=1, batch_size=3, exact=exact))
+    assert seen == sizes
+
+
+@pytest.mark.parametrize("name", ["prompt", "negative_prompt"])
+def test_words_beyond_the_model_s_length_are_named(
+    model: LatentDiffusion, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    fits = "red " * 30
+    assert warnings(model, tintype.Request(**{name: fits})) == []
+    tintype.steps(model, tintype.Request(seed=5, **{name: fits + "owl frog"}))
+    assert caplog.messages == [f"{name}: longer than 30 tokens; left out from 'owl' on"]
 
 
 def test_many_prompts_at_once_are_their_singles(model: LatentDiffusion) -> None:

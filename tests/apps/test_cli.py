@@ -14,6 +14,9 @@ from PIL import Image
 import tintype
 from tintype.apps import commands
 from tintype.apps.cli import DONE, FAILED, USAGE, main
+from tintype.recipes import Recipe
+from tintype.tasks.infotext import Provenance, save, stamp
+from tintype.tasks.request import Request
 
 PROMPT = "a red apple on a blue background"
 QUICK = ["--steps", "2", "--seed", "7"]
@@ -109,6 +112,7 @@ def test_pictures_are_never_overwritten_in_a_folder(tmp_path: Path) -> None:
         (["--sampler", "eulr"], ["eulr", "euler"]),
         (["--scheduler", "karas"], ["karas", "karras"]),
         (["--model", "defalt"], ["defalt", "default"]),
+        (["--device", "abacus"], ["abacus", "cpu or cuda"]),
         (["--width", "70"], ["70", "64", "72"]),
         (["--height", "1"], ["height 1"]),
         (["--steps", "0"], ["steps 0", "1", "1000"]),
@@ -149,6 +153,30 @@ def test_from_refuses_what_is_not_ours(tmp_path: Path, capsys: pytest.CaptureFix
     assert "no such picture" in refused(capsys, "txt2img", "--from", str(tmp_path / "absent.png"))
 
 
+def test_from_refuses_another_model_of_the_same_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "first.png"
+    request = Request(prompt=PROMPT, seed=7, steps=1, cfg_scale=1.0)
+    made = Provenance(request=request, position=0, model="default", digest="0123456789")
+    save(stamp(Image.new("RGB", (64, 64)), made), path)
+    error = refused(capsys, "txt2img", "--from", str(path), "-o", str(tmp_path / "again.png"))
+    assert "made by model default (0123456789)" in error
+    assert not (tmp_path / "again.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "named"),
+    [
+        (["a frog"], "prompt"),
+        (["--prompt", "a frog"], "prompt"),
+        (["--steps", "3", "--exact"], "steps, exact"),
+        (["--cfg-scale", "0"], "cfg_scale"),
+    ],
+)
+def test_from_stands_alone(capsys: pytest.CaptureFixture[str], more: list[str], named: str) -> None:
+    error = refused(capsys, "txt2img", "--from", "absent.png", *more)
+    assert error.endswith(f"leave out {named}\n")
+
+
 @pytest.mark.parametrize("damage", ["cut", "garbage", "absent", "config", "swapped"])
 def test_damaged_models_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: str) -> None:
     folder = tmp_path / "model"
@@ -170,12 +198,66 @@ def test_damaged_models_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert not (tmp_path / "out").exists()
 
 
-def test_output_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_output_that_cannot_be_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "file").write_text("")
     message = refused(capsys, "txt2img", PROMPT, *QUICK, "-o", str(tmp_path / "file" / "folder"))
     assert "--output" in message
     (tmp_path / "folder.png").mkdir()
     assert "is a folder" in refused(capsys, "txt2img", PROMPT, *QUICK, "-o", str(tmp_path / "folder.png"))
+    monkeypatch.setattr("os.access", lambda *_: False)  # file modes do not stop root
+    message = refused(capsys, "txt2img", PROMPT, *QUICK, "-o", str(tmp_path / "new.png"))
+    assert "cannot be written; expected a folder that you may write to" in message
+
+
+def test_formats_that_are_not_written_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tintype.load("default")
+    monkeypatch.setattr(commands, "load", lambda *_, **__: model)
+    for ending in ("jpg", "jpeg", "JPG", "webp", "gif", "bmp", "tif", "tiff"):
+        error = refused(capsys, "txt2img", PROMPT, *QUICK, "-o", str(tmp_path / f"pic.{ending}"))
+        assert "pictures are written as PNG; expected a name in .png, or a folder" in error
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["é" * 119 + ".png", "a" * 300 + ".png", "a" * 300])
+def test_names_that_are_too_long_are_refused_before_any_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.delattr(commands, "steps")
+    error = refused(capsys, "txt2img", PROMPT, *QUICK, "-o", str(tmp_path / "new" / name))
+    assert "expected 240 or less; shorten it" in error or "File name too long" in error
+    assert list(tmp_path.glob("new/*")) == []
+
+
+def test_the_longest_name_is_written(tmp_path: Path) -> None:
+    path = tmp_path / ("a" * 236 + ".png")
+    assert main(["txt2img", PROMPT, *QUICK, "-o", str(path)]) == DONE
+    assert path.is_file()
+
+
+def test_train_takes_the_font_and_shows_without_training(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained: list[Recipe] = []
+    monkeypatch.setattr("tintype.recipes.run", lambda recipe, out: trained.append(recipe))
+    command = ["train", "scene_classifier", "--font", "my.ttf", "--set", "train.steps=3"]
+    assert main([*command, "--show"]) == DONE
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["font"], shown["train"]["steps"]) == ("my.ttf", 3)
+    assert trained == []
+    assert main(command) == DONE
+    assert [(recipe.font, recipe.train.steps) for recipe in trained] == [("my.ttf", 3)]
+
+
+def test_train_into_a_file_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    for out, reason in ((tmp_path / "file", "File exists"), (tmp_path / "file" / "run", "Not a directory")):
+        error = refused(capsys, "train", "scene_classifier", "--out", str(out))
+        assert f"{out} cannot be the folder of a run ({reason}); expected a folder" in error
+        assert "name another" in error
 
 
 def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,6 +278,36 @@ def test_info_samplers_doctor_and_recipes(capsys: pytest.CaptureFixture[str]) ->
     assert json.loads(capsys.readouterr().out)["model default"].startswith("good")
     assert main(["train", "list"]) == DONE
     assert "default_text2img" in capsys.readouterr().out
+
+
+def test_doctor_is_ill_when_a_model_is(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: str) -> None:
+        raise ValueError("unet.safetensors is cut short")
+
+    monkeypatch.setattr(commands, "load", fail)
+    assert main(["doctor", "--json"]) == FAILED
+    assert json.loads(capsys.readouterr().out)["model default"] == "BAD: unet.safetensors is cut short"
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (ValueError("steps 0"), 2, "steps 0"),
+        (OSError("no space"), 1, "no space"),
+        (FloatingPointError("the loss is nan"), 1, "the loss is nan"),
+        (MemoryError(), 1, "MemoryError"),
+        (KeyboardInterrupt(), 130, "stopped"),
+    ],
+)
+def test_each_failure_has_its_exit_code(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: BaseException, code: int, words: str
+) -> None:
+    def fail(_: object) -> int:
+        raise error
+
+    monkeypatch.setitem(commands.COMMANDS, "info", fail)
+    assert main(["info"]) == code
+    assert capsys.readouterr().err == f"tintype info: {words}\n"
 
 
 def test_train_refuses_unknown_recipes_and_keys(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,7 @@
 """Models by name and path, and networks in files."""
 
+import dataclasses
+import json
 from pathlib import Path
 
 import pytest
@@ -7,11 +9,13 @@ import torch
 
 import tintype
 from tintype.checkpoints import embedded
-from tintype.checkpoints.model_folder import load_model, save_model
+from tintype.checkpoints.model_folder import digest, load_model, save_model
 from tintype.checkpoints.native import load_network, read_header, save_network
 from tintype.common.files import save_tensors
 from tintype.models.classifier import Classifier, ClassifierConfig
 
+EMBEDDED = Path(tintype.__file__).parent / "weights" / "default"
+FILES = ("model.json", "unet.safetensors", "text.safetensors", "autoencoder.safetensors")
 SMALL = ClassifierConfig(num_classes=3, image_size=16, widths=(8, 8))
 
 
@@ -61,6 +65,39 @@ def test_the_digest_changes_with_any_weight(tmp_path: Path) -> None:
     assert load_model(tmp_path / "other").digest != model.digest
 
 
+@pytest.mark.parametrize("name", FILES)
+def test_the_digest_changes_with_any_file(tmp_path: Path, name: str) -> None:
+    for file in FILES:
+        (tmp_path / file).write_text("1")
+    before = digest(tmp_path)
+    (tmp_path / name).write_text("2")
+    assert digest(tmp_path) != before
+
+
+@pytest.mark.parametrize("part", ["unet", "text", "autoencoder"])
+def test_a_folder_of_two_models_is_refused(tmp_path: Path, part: str) -> None:
+    for file in FILES:
+        (tmp_path / file).symlink_to(EMBEDDED / file)
+    settings = json.loads((EMBEDDED / "model.json").read_text())
+    settings[part] |= {"pooled": False} if part == "text" else {"norm_groups": 4}
+    (tmp_path / "model.json").unlink()
+    (tmp_path / "model.json").write_text(json.dumps(settings))
+    with pytest.raises(ValueError, match=rf"{part}\.safetensors is configured otherwise than model\.json says"):
+        load_model(tmp_path)
+    (tmp_path / "model.json").write_text(json.dumps(settings | {"speed": 3}))
+    with pytest.raises(ValueError, match=r"model\.json is damaged .*'speed'"):
+        load_model(tmp_path)
+
+
+def test_loaded_weights_lie_channels_last() -> None:
+    model = tintype.load("default", device="cpu")
+    assert isinstance(model.denoiser.network, torch.nn.Module)
+    for network in (model.denoiser.network, model.autoencoder):
+        filters = [weight for weight in network.parameters() if weight.ndim == 4]
+        assert all(weight.is_contiguous(memory_format=torch.channels_last) for weight in filters)
+        assert not all(weight.is_contiguous() for weight in filters)  # as those of 1 x 1 pixels are in both layouts
+
+
 def test_a_network_file_says_what_it_holds(tmp_path: Path) -> None:
     path = tmp_path / "classifier.safetensors"
     network = Classifier(SMALL)
@@ -86,6 +123,15 @@ def test_missing_unexpected_and_misshapen_tensors_are_named(tmp_path: Path) -> N
         save_network(path, "classifier", SMALL, changed, dtype=torch.float32)
         with pytest.raises(ValueError, match=words):
             load_network(path, "classifier", ClassifierConfig, Classifier)
+
+
+@pytest.mark.parametrize("wrong", [{"widths": "8"}, {"depth": 2}, {"norm_groups": 3}])
+def test_a_configuration_that_does_not_fit_names_the_file(tmp_path: Path, wrong: dict[str, object]) -> None:
+    path = tmp_path / "classifier.safetensors"
+    config = dataclasses.asdict(SMALL) | wrong
+    save_network(path, "classifier", config, Classifier(SMALL).state_dict(), dtype=torch.float32)
+    with pytest.raises(ValueError, match=r"classifier\.safetensors: the configuration in its header does not fit: "):
+        load_network(path, "classifier", ClassifierConfig, Classifier)
 
 
 def test_foreign_files_and_names_are_refused(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from tintype.common.files import load_metadata, load_tensors, remove_folder, save_tensors, whole_file, whole_folder
 
@@ -194,3 +195,11 @@ def test_a_folder_that_cannot_be_replaced_is_put_back(tmp_path: Path, monkeypatc
         (folder / "new").write_text("2")
     assert [entry.name for entry in path.iterdir()] == ["new"]
     assert [entry.name for entry in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize("text", ["{", "", "[" * 100_000])
+def test_metadata_that_is_not_json_names_the_file(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "odd.safetensors"
+    save_file(TENSORS, path, metadata={"tintype": text})
+    with pytest.raises(ValueError, match=r"odd\.safetensors: 'tintype' in its header is not JSON"):
+        load_metadata(path)

@@ -1,6 +1,7 @@
 """Requests and the texts pictures carry."""
 
 import io
+import json
 import math
 
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from tintype.common.version import VERSION
 from tintype.tasks.infotext import Provenance, parameters, png_info, provenance, stamp
 from tintype.tasks.request import LARGEST_SEED, Request
 
@@ -46,6 +48,46 @@ def test_parameters_follow_a1111() -> None:
     )
     assert 'Model: "my, model"' in lines[2]
     assert "Batch size: 2, Batch pos: 1" in lines[2]
+
+
+def test_parameters_say_how_the_picture_was_made() -> None:
+    settings = RESOLVED | {"cfg_scale": 2.5, "height": 48, "eta": 0.25, "exact": True}
+    made = Provenance(request=Request(prompt="x", seed=5, **settings), position=0, model="mine", digest="0123456789")
+    assert parameters(made).split("\n") == [
+        "x",
+        "Steps: 20, Sampler: ddim, Schedule type: trailing, CFG scale: 2.5, Seed: 5, Size: 64x48, "
+        f"Model hash: 0123456789, Model: mine, Eta: 0.25, Exact: True, Version: tintype {VERSION}",
+    ]
+
+
+def text_of(**changes: object) -> str:
+    """The request of a picture as it travels, as JSON."""
+    made = Provenance(request=Request(prompt="x", seed=5, **RESOLVED), position=0, model="default", digest="0123456789")
+    return json.dumps(json.loads(stamp(Image.new("RGB", (8, 8)), made).info["tintype"]) | changes)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{", "Expecting property name"),
+        ("[]", "expected the fields of Provenance"),
+        ("[" * 100_000, "recursion"),
+        ('{"position": 0}', "request"),
+        (text_of(position=math.inf), "position: got inf; expected int"),
+        (text_of(position="abc"), "position: got 'abc'; expected int"),
+        (text_of(position=0.0), "position: got 0.0; expected int"),
+        (text_of(position=1), "position 1"),
+        (text_of(position=-1), "position -1"),
+        (text_of(digest=None), "digest: got None; expected str"),
+        (text_of(request={"steps": 0}), "steps 0: expected"),
+        (text_of(request={"speed": 3}), "has no 'speed'"),
+    ],
+)
+def test_a_damaged_request_says_so(text: str, words: str) -> None:
+    picture = Image.new("RGB", (8, 8))
+    picture.info["tintype"] = text
+    with pytest.raises(ValueError, match=f"the picture's tintype request is damaged: .*{words}"):
+        provenance(picture)
 
 
 def test_seeds_follow_one_another_and_wrap() -> None:

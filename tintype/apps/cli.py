@@ -97,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"tintype {parsed.command}: {error}", file=sys.stderr)
         return USAGE
     except (OSError, FloatingPointError, MemoryError) as error:
-        print(f"tintype {parsed.command}: {error or type(error).__name__}", file=sys.stderr)
+        print(f"tintype {parsed.command}: {str(error) or type(error).__name__}", file=sys.stderr)
         return FAILED
     except RuntimeError as error:
         if not any(words in str(error) for words in ("out of memory", "can't allocate memory")):

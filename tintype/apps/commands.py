@@ -20,6 +20,7 @@ from tqdm import tqdm
 import tintype
 from tintype.checkpoints import embedded, load
 from tintype.common.config import nearest, override, to_json
+from tintype.common.files import LONGEST_NAME
 from tintype.diffusion.samplers import SAMPLERS
 from tintype.diffusion.spacing import SPACINGS
 from tintype.families.base import LatentDiffusion
@@ -29,6 +30,8 @@ from tintype.tasks.plan import resolve
 from tintype.tasks.request import Request
 
 # txt2img
+
+OTHER_FORMATS = (".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 
 
 def txt2img(arguments: argparse.Namespace) -> int:
@@ -108,6 +111,8 @@ def _check_same_model(made: Provenance, model: LatentDiffusion, name: str) -> No
 
 def _targets(output: str | None, request: Request, chosen: range) -> list[Path]:
     """Paths that can be written, made sure before any work."""
+    if output is not None and output.lower().endswith(OTHER_FORMATS):
+        raise ValueError(f"--output {output}: pictures are written as PNG; expected a name in .png, or a folder")
     if output is not None and output.lower().endswith(".png"):
         path = Path(output)
         paths = [path] if len(chosen) == 1 else [path.with_name(f"{path.stem}-{n + 1}{path.suffix}") for n in chosen]
@@ -115,6 +120,9 @@ def _targets(output: str | None, request: Request, chosen: range) -> list[Path]:
         slug = re.sub(r"[^a-z0-9]+", "-", request.prompt.lower()).strip("-")[:60] or "picture"
         folder = Path(output or "outputs")
         paths = [_unused(folder, f"{slug}-{request.seeds[number]}") for number in chosen]
+    for path in paths:
+        if (length := len(os.fsencode(path.name))) > LONGEST_NAME:
+            raise ValueError(f"--output: got a name of {length} bytes; expected {LONGEST_NAME} or less; shorten it")
     folder = paths[0].parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -131,7 +139,7 @@ def _targets(output: str | None, request: Request, chosen: range) -> list[Path]:
 def _unused(folder: Path, stem: str) -> Path:
     """A name no earlier picture has."""
     path, number = folder / f"{stem}.png", 1
-    while path.exists():
+    while os.path.exists(path):  # Path's own raises when a name is too long
         number += 1
         path = folder / f"{stem}-{number}.png"
     return path

@@ -46,8 +46,8 @@ def load_model(folder: Path, *, device: str = "cpu") -> LatentDiffusion:
             raise ValueError(f"{folder} has no {file}; expected a folder with {CONFIG}, {', '.join(WEIGHTS)}")
     try:
         config = from_json(FamilyConfig, json.loads((folder / CONFIG).read_text()))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{folder / CONFIG} is not JSON ({error}); copy or download the folder again") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{folder / CONFIG} is damaged ({error}); copy or download the folder again") from error
     unet_file, text_file, autoencoder_file = (folder / file for file in WEIGHTS)
     unet = load_network(unet_file, "unet", UNetConfig, UNet)
     text = load_network(text_file, "text", TextConfig, TextConditioner)

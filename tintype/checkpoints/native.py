@@ -44,9 +44,12 @@ def load_network(path: Path, kind: str, config_type: type[C], build: Callable[[C
     header = read_header(path)
     if header.kind != kind:
         raise ValueError(f"{path} holds a network of kind {header.kind!r}; expected {kind!r}")
-    config = from_json(config_type, header.config)
-    with torch.device("meta"):
-        module = build(config)
+    try:
+        config = from_json(config_type, header.config)
+        with torch.device("meta"):
+            module = build(config)
+    except ValueError as error:
+        raise ValueError(f"{path}: the configuration in its header does not fit: {error}") from error
     load_strict(module, load_tensors(path, dtype=torch.float32), str(path))
     return module.eval()
 

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 METADATA_KEY = "tintype"
+LONGEST_NAME = 240  # bytes; file systems take 255, and `whole_file` needs some for the name it writes under
 
 
 @contextmanager
@@ -104,9 +105,19 @@ def load_tensors(path: Path, *, dtype: torch.dtype | None = None) -> dict[str, T
 
 
 def load_metadata(path: Path) -> object:
-    """What `save_tensors` was given as `metadata`, or None. Reads the header only."""
+    """What `save_tensors` was given as `metadata`, or None. Reads the header only.
+
+    Raises `ValueError` when the file is unreadable or cut short, or its metadata is not JSON.
+    """
     with _opened(path) as file:
-        return json.loads((file.metadata() or {}).get(METADATA_KEY, "null"))
+        text = (file.metadata() or {}).get(METADATA_KEY, "null")
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f"{path}: {METADATA_KEY!r} in its header is not JSON ({error}); expected a file written by tintype; "
+            "copy or download it again"
+        ) from error
 
 
 @contextmanager

@@ -57,15 +57,21 @@ class Recipe(ABC):
 def run(recipe: Recipe, out: Path, *, progress: bool = True) -> bool:
     """Train into `out`, going on where an earlier call with the same folder stopped, and publish the result there.
 
-    Raises `ValueError` for a device that is not there and for a folder where a run is going on or that holds one of
-    another recipe. Under torchrun the first process prepares before the others, so that what is kept in `out` is made
-    once, and publishes: there the answer is True, in the others False.
+    Raises `ValueError` for a device that is not there and for a folder that cannot be made, where a run is going on, or
+    that holds one of another recipe. Under torchrun the first process prepares before the others, so that what is kept
+    in `out` is made once, and publishes: there the answer is True, in the others False.
     """
     usable_device(recipe.train.device)
     told = to_json(recipe)
     assert isinstance(told, dict)
     told["inputs"] = dict(recipe.inputs())
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"{out} cannot be the folder of a run ({error.strerror}); expected a folder, there or to be made; "
+            "name another"
+        ) from error
     with joined(recipe.train.device) as world, reserved(out) if world.rank == 0 else nullcontext():
         world.share(recipe.train.accumulate)  # its refusal should not wait for `prepare`
         if world.rank > 0:

@@ -59,8 +59,7 @@ def _quoted(value: str) -> str:
 def stamp(picture: Image.Image, made: Provenance) -> Image.Image:
     """Put both texts into `picture.info`."""
     picture.info[PARAMETERS] = parameters(made)
-    entries = {"request": to_json(made.request), "position": made.position, "model": made.model, "digest": made.digest}
-    picture.info[REQUEST] = json.dumps(entries, ensure_ascii=False)
+    picture.info[REQUEST] = json.dumps(to_json(made), ensure_ascii=False)
     return picture
 
 
@@ -87,16 +86,9 @@ def provenance(picture: Image.Image) -> Provenance:
             "the picture holds no tintype request; expected a PNG written by tintype, not re-saved by others"
         )
     try:
-        entries = json.loads(text)
-        request = from_json(Request, entries["request"])
-        made = Provenance(
-            request=request,
-            position=int(entries["position"]),
-            model=str(entries["model"]),
-            digest=str(entries["digest"]),
-        )
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"the picture's tintype request is damaged: {error!r}") from error
-    if not 0 <= made.position < request.batch_size:
+        made = from_json(Provenance, json.loads(text))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"the picture's tintype request is damaged: {error}") from error
+    if not 0 <= made.position < made.request.batch_size:
         raise ValueError(f"the picture's tintype request is damaged: position {made.position}")
     return made
