@@ -1,0 +1,169 @@
+"""Checkpoints that torch.save wrote, read without obeying them."""
+
+import pickle
+import zipfile
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tintype.checkpoints.pickled import PickledTensors, read_program
+
+DTYPES = [
+    torch.float64,
+    torch.float32,
+    torch.float16,
+    torch.bfloat16,
+    torch.int64,
+    torch.int32,
+    torch.uint8,
+    torch.bool,
+]
+
+
+def tensors() -> dict[str, Tensor]:
+    made = {f"a.{dtype}": torch.arange(-6, 6).to(dtype).reshape(3, 4) for dtype in DTYPES}
+    shared = torch.randn(4, 6)
+    return made | {
+        "turned": shared.t(),
+        "part": shared[1:3, ::2],
+        "scalar": torch.tensor(3.5),
+        "empty": torch.zeros(0, 3),
+        "parameter": nn.Parameter(torch.randn(2)),
+    }
+
+
+@pytest.mark.parametrize("inside", [True, False], ids=["under state_dict", "at the root"])
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_tensors_are_those_torch_saved(tmp_path: Path, inside: bool, protocol: int) -> None:
+    path, made = tmp_path / "model.ckpt", tensors()
+    torch.save({"state_dict": made, "global_step": 7} if inside else made, path, pickle_protocol=protocol)
+    found = PickledTensors(path)
+    assert found.shapes == {name: tuple(tensor.shape) for name, tensor in made.items()}
+    for name, tensor in made.items():
+        read = found.read(name)
+        assert read.dtype == tensor.dtype
+        assert torch.equal(read, tensor), name
+
+
+def test_what_lightning_keeps_beside_them_is_passed_over(tmp_path: Path) -> None:
+    class ModelCheckpoint:
+        pass
+
+    state = nn.Linear(2, 3).state_dict()  # an OrderedDict with attributes of its own
+    torch.save(
+        {
+            "epoch": 3,
+            "global_step": 470000,
+            "pytorch-lightning_version": "1.4.2",
+            "state_dict": state,
+            "callbacks": {torch.nn.Linear: {"best": np.float64(0.5), "seen": {1, 2}, "path": "a.ckpt"}},
+            "optimizer_states": [
+                {"state": {0: {"exp_avg": torch.ones(2)}}, "param_groups": [{"lr": 1e-4, "eps": None}]}
+            ],
+            "lr_schedulers": [OrderedDict(a=1), (1, 2, 3, 4), b"bytes"],
+        },
+        tmp_path / "lightning.ckpt",
+    )
+    found = PickledTensors(tmp_path / "lightning.ckpt")
+    assert found.shapes == {"weight": (3, 2), "bias": (3,)}
+    assert torch.equal(found.read("weight"), state["weight"])
+
+
+class Canary:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return Path.touch, (self.path,)  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4, 5])
+def test_code_is_refused_and_not_run(tmp_path: Path, protocol: int) -> None:
+    canary, path = tmp_path / "canary", tmp_path / "evil.ckpt"
+    torch.save({"state_dict": {"a": torch.ones(2)}, "x": Canary(canary)}, path, pickle_protocol=max(protocol, 2))
+    with pytest.raises(ValueError, match=r"evil.ckpt: its pickle holds .*nothing was run"):
+        PickledTensors(path)
+    with pytest.raises(ValueError, match="nothing was run"):
+        read_program(pickle.dumps([Canary(canary)], protocol=protocol))
+    assert not canary.exists()
+    torch.load(path, weights_only=False)
+    assert canary.exists(), "the canary does nothing, so this test proves nothing"
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        b"cposix\nsystem\n(S'touch x'\ntR.",
+        b"(S'touch x'\nios\nsystem\n.",
+        b"(cos\nsystem\nS'touch x'\no.",
+        b"cbuiltins\neval\n\x8c\x011\x85\x81.",
+        b"\x82\x01.",
+        b"cos\nsystem\n}b.",
+        b"ccollections\nOrderedDict\n(cos\nsystem\n\x8c\x01xtR.",
+    ],
+)
+def test_other_ways_to_run_code_are_refused(code: bytes) -> None:
+    with pytest.raises(ValueError, match=r"nothing was run|is damaged"):
+        read_program(code)
+
+
+@pytest.mark.parametrize(
+    "code", [b"", b"\x80\x02", b".", b"e.", b"u.", b"\x85.", b"h\x07.", b"]N)a", b"\x80\x02}q\x00X"]
+)
+def test_damaged_programs_are_value_errors(code: bytes) -> None:
+    with pytest.raises(ValueError, match=r"damaged|cut short"):
+        read_program(code)
+
+
+@pytest.mark.parametrize("keep", [0, 3, 100, 400, 0.5, 0.9, 0.999])
+def test_a_file_cut_anywhere_is_refused(tmp_path: Path, keep: float) -> None:
+    path = tmp_path / "model.ckpt"
+    torch.save(tensors(), path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(keep * len(whole)) if isinstance(keep, float) else keep])
+    with pytest.raises(ValueError, match=r"model\.ckpt is not a whole"):
+        PickledTensors(path)
+
+
+def rewritten(path: Path, change: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> None:
+    with zipfile.ZipFile(path) as archive:
+        entries = {entry: archive.read(entry) for entry in archive.namelist()}
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, content in (entries | change).items():
+            archive.writestr(name, content)
+
+
+def test_tensors_that_reach_beyond_their_data_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "model.ckpt"
+    torch.save({"a": torch.ones(4)}, path)
+    rewritten(path, {"model/data/0": b"\0" * 12})
+    with pytest.raises(ValueError, match="the data of a has 12 bytes; expected 16"):
+        PickledTensors(path)
+    torch.save({"a": torch.ones(4)}, path)
+    with zipfile.ZipFile(path) as archive:
+        program = archive.read("model/data.pkl")
+    assert program.count(b"K\x04\x85") == 1
+    rewritten(path, {"model/data.pkl": program.replace(b"K\x04\x85", b"K\x05\x85")})
+    with pytest.raises(ValueError, match="5 values in a storage of 4"):
+        PickledTensors(path)
+
+
+def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
+    path = tmp_path / "model.ckpt"
+    torch.save({"a": torch.ones(4)}, path)
+    rewritten(path, {"model/data.pkl": b"\0" * (65 * 2**20)}, zipfile.ZIP_DEFLATED)
+    assert path.stat().st_size < 2**20
+    with pytest.raises(ValueError, match="expected fewer than 64 MiB"):
+        PickledTensors(path)
+
+
+def test_reading_maps_the_file_and_leaves_it_alone(tmp_path: Path) -> None:
+    path = tmp_path / "model.ckpt"
+    torch.save({"a": torch.ones(4)}, path)
+    before = path.read_bytes()
+    PickledTensors(path).read("a").zero_()
+    assert path.read_bytes() == before

@@ -1,0 +1,277 @@
+"""Tensors of a `.ckpt` (the zip `torch.save` writes) without unpickling: its instructions are read, never obeyed.
+
+A pickle is a program. This reader walks its instructions (`pickletools` cuts them) with a stack that can hold plain
+values and descriptions of tensors. A global may be named, as Lightning names the classes of its callbacks; one that is
+called must be in a short list, or the file is refused. Nothing is imported, and no tensor is read before it is wanted.
+"""
+
+import math
+import pickletools
+import struct
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+LARGEST_PROGRAM = 64 * 2**20  # bytes; Stable Diffusion's has 0.3 MiB
+LOCAL_HEADER = struct.Struct("<4s5H3I2H")  # of a zip entry (APPNOTE 4.3.7)
+
+DTYPES = {
+    "DoubleStorage": torch.float64,
+    "FloatStorage": torch.float32,
+    "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
+    "LongStorage": torch.int64,
+    "IntStorage": torch.int32,
+    "ShortStorage": torch.int16,
+    "CharStorage": torch.int8,
+    "ByteStorage": torch.uint8,
+    "BoolStorage": torch.bool,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Global:
+    module: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.module}.{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Storage:
+    dtype: torch.dtype
+    key: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """A tensor as the pickle describes it."""
+
+    storage: _Storage
+    offset: int
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+
+
+class _Inert:
+    """What a harmless call would have made (a numpy scalar, a set), which no one here wants to know."""
+
+
+_MARK = object()
+_NUMPY = ("numpy.core.multiarray.", "numpy._core.multiarray.")
+_INERT_CALLS = {
+    *(f"{module}{name}" for module in _NUMPY for name in ("scalar", "_reconstruct")),
+    *("numpy.dtype", "numpy.ndarray", "_codecs.encode", "__builtin__.set", "builtins.set"),
+}
+_PLAIN = {
+    *("INT", "LONG", "FLOAT", "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINBYTES", "SHORT_BINBYTES"),
+    *("UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINSTRING", "SHORT_BINSTRING"),
+}
+_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
+
+
+class _Refused(Exception):
+    pass
+
+
+def read_program(code: bytes) -> object:
+    """What a pickle builds, of dicts, lists, tuples, plain values and `Described` tensors.
+
+    Raises `ValueError` for an instruction or a call outside the list, or a program that is damaged.
+    """
+    machine = _Machine()
+    try:
+        for opcode, argument, _ in pickletools.genops(code):
+            if opcode.name == "STOP":
+                return machine.stack.pop()
+            machine.step(opcode.name, argument)
+    except _Refused as refused:
+        raise ValueError(
+            f"its pickle holds {refused}, which tensors do not need and which could run code; nothing was run. If you "
+            "trust where it comes from, have it converted to .safetensors there"
+        ) from None
+    except (ValueError, IndexError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"its pickle is damaged ({error}); copy or download it again") from None
+    raise ValueError("its pickle is cut short; copy or download it again")
+
+
+class _Machine:
+    """The pickle machine (Lib/pickle.py), of its instructions those that tensors need."""
+
+    def __init__(self) -> None:
+        self.stack: list[Any] = []
+        self.memo: dict[int, Any] = {}
+
+    def step(self, name: str, argument: Any) -> None:  # noqa: PLR0912, PLR0915 (one case an instruction)
+        stack = self.stack
+        match name:
+            case "PROTO" | "FRAME":
+                pass
+            case "MARK":
+                stack.append(_MARK)
+            case "POP":
+                stack.pop()
+            case "EMPTY_DICT":
+                stack.append({})
+            case "EMPTY_LIST":
+                stack.append([])
+            case "EMPTY_TUPLE":
+                stack.append(())
+            case "TUPLE":
+                stack.append(tuple(self._marked()))
+            case "TUPLE1" | "TUPLE2" | "TUPLE3":
+                stack.append(tuple(self._popped(int(name[-1]))))
+            case "APPEND":
+                value = stack.pop()
+                list.append(stack[-1], value)
+            case "APPENDS":
+                items = self._marked()
+                list.extend(stack[-1], items)
+            case "SETITEM":
+                self._set(self._popped(2))
+            case "SETITEMS":
+                self._set(self._marked())
+            case "BINPUT" | "LONG_BINPUT" | "PUT":
+                self.memo[argument] = stack[-1]
+            case "MEMOIZE":
+                self.memo[len(self.memo)] = stack[-1]
+            case "BINGET" | "LONG_BINGET" | "GET":
+                stack.append(self.memo[argument])
+            case "GLOBAL":
+                stack.append(_Global(*str(argument).split(" ")))
+            case "STACK_GLOBAL":
+                stack.append(_Global(*map(str, self._popped(2))))
+            case "BINPERSID":
+                stack.append(_storage(stack.pop()))
+            case "REDUCE" | "NEWOBJ":
+                function, arguments = self._popped(2)
+                stack.append(_called(function, arguments))
+            case "BUILD":  # attributes of what lies below, say a state dict's version numbers
+                stack.pop()
+                if isinstance(stack[-1], _Global):
+                    raise _Refused(f"state for {stack[-1]}")
+            case _ if name in _PLAIN:
+                stack.append(argument)
+            case _ if name in _CONSTANTS:
+                stack.append(_CONSTANTS[name])
+            case _:
+                raise _Refused(f"the instruction {name}")
+
+    def _popped(self, count: int) -> list[Any]:
+        if len(self.stack) < count:
+            raise ValueError("its stack is empty")
+        items = self.stack[-count:]
+        del self.stack[-count:]
+        return items
+
+    def _marked(self) -> list[Any]:
+        """What was put on since the last mark, which goes as well."""
+        place = max(index for index, item in enumerate(self.stack) if item is _MARK)
+        items = self.stack[place + 1 :]
+        del self.stack[place:]
+        return items
+
+    def _set(self, items: list[Any]) -> None:
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            dict.__setitem__(self.stack[-1], key, value)
+
+
+def _storage(identity: Any) -> _Storage:
+    kind, storage_type, key, _, count = identity
+    if kind != "storage" or storage_type.module != "torch" or storage_type.name not in DTYPES:
+        raise _Refused(f"{kind} {storage_type}")
+    return _Storage(DTYPES[storage_type.name], str(key), int(count))
+
+
+def _called(function: Any, arguments: tuple[Any, ...]) -> object:
+    if not isinstance(function, _Global):
+        raise _Refused(f"a call of a {type(function).__name__}")
+    match str(function):
+        case "torch._utils._rebuild_tensor_v2" | "torch._utils._rebuild_tensor":
+            storage, offset, shape, stride = arguments[:4]
+            return _described(storage, offset, shape, stride)
+        case "torch._utils._rebuild_parameter":
+            return arguments[0]
+        case "collections.OrderedDict":
+            return dict(*arguments)
+        case "torch.Size":
+            return tuple(arguments[0])
+        case name if name in _INERT_CALLS:
+            return _Inert()
+        case name:
+            raise _Refused(f"a call of {name}")
+
+
+def _described(storage: Any, offset: int, shape: tuple[int, ...], stride: tuple[int, ...]) -> Described:
+    """Raises `ValueError` for a tensor that would reach beyond its storage."""
+    if not isinstance(storage, _Storage) or len(shape) != len(stride) or min((offset, *shape, *stride), default=0) < 0:
+        raise ValueError("a tensor of no shape")
+    reach = offset + sum((side - 1) * step for side, step in zip(shape, stride, strict=True)) + 1
+    if math.prod(shape) and reach > storage.count:
+        raise ValueError(f"a tensor of {reach} values in a storage of {storage.count}")
+    return Described(storage, offset, tuple(shape), tuple(stride))
+
+
+class PickledTensors:
+    """The tensors of a `.ckpt`, at its root or under "state_dict", mapped from the file when they are read.
+
+    Raises `ValueError` for anything but such a file; nothing in it is run or allocated before that.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            with zipfile.ZipFile(path) as archive:
+                self._entries = {entry.filename: entry for entry in archive.infolist()}
+                [program] = [name for name in self._entries if name.count("/") == 1 and name.endswith("/data.pkl")]
+                if self._entries[program].file_size > LARGEST_PROGRAM:
+                    raise ValueError(
+                        f"its pickle has {self._entries[program].file_size} bytes; expected fewer than 64 MiB"
+                    )
+                self._folder = program.removesuffix("data.pkl")
+                root = read_program(archive.read(program))
+        except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, zlib.error) as error:
+            raise ValueError(f"{path} is not a whole .ckpt ({error}); copy or download it again") from error
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+        found = root.get("state_dict", root) if isinstance(root, dict) else {}
+        self._tensors = {
+            name: one
+            for name, one in cast("dict[object, object]", found).items()
+            if isinstance(name, str) and isinstance(one, Described)
+        }
+        if not self._tensors:
+            raise ValueError(f"{path} holds no tensors by name; expected a checkpoint of a network")
+        for name, one in self._tensors.items():
+            self._check(name, one)
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return {name: one.shape for name, one in self._tensors.items()}
+
+    def read(self, name: str) -> Tensor:
+        """The tensor as it lies in the file, in its own precision; changing it does not change the file."""
+        one = self._tensors[name]
+        entry = self._entries[f"{self._folder}data/{one.storage.key}"]
+        with self.path.open("rb") as file:
+            file.seek(entry.header_offset)
+            fields = LOCAL_HEADER.unpack(file.read(LOCAL_HEADER.size))
+        begin = entry.header_offset + LOCAL_HEADER.size + fields[-2] + fields[-1]
+        raw = np.memmap(self.path, dtype=np.uint8, mode="c", offset=begin, shape=(entry.file_size,))
+        whole = torch.from_numpy(raw if begin % 16 == 0 else np.array(raw)).view(one.storage.dtype)
+        return whole.as_strided(one.shape, one.stride, one.offset)
+
+    def _check(self, name: str, one: Described) -> None:
+        entry = self._entries.get(f"{self._folder}data/{one.storage.key}")
+        size = one.storage.count * one.storage.dtype.itemsize
+        if entry is None or entry.compress_type != zipfile.ZIP_STORED or entry.file_size != size:
+            has = "is missing" if entry is None else f"has {entry.file_size} bytes"
+            raise ValueError(f"{self.path}: the data of {name} {has}; expected {size}; copy or download the file again")
