@@ -4,7 +4,7 @@ A map is built from whole names, not patterns, so that it can be proved a biject
 names are put together with `module` and `inside`; a family writes the loops over its levels and blocks.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -26,6 +26,15 @@ class Rule(NamedTuple):
     layout: Layout | None = None
 
 
+class Fused(NamedTuple):
+    """Several parameters of ours that are one of theirs (queries, keys and values, say), as two inverse functions."""
+
+    ours: tuple[str, ...]
+    theirs: str
+    split: "Callable[[Tensor], Sequence[Tensor]]"
+    join: "Callable[[Sequence[Tensor]], Tensor]"
+
+
 CONV_1X1 = Layout(  # ours is a linear layer (O I), theirs a 1x1 convolution (O I 1 1)
     to_ours=lambda weight: weight.flatten(1),
     to_theirs=lambda weight: weight[:, :, None, None],
@@ -44,27 +53,52 @@ def inside(ours: str, theirs: str, layers: Mapping[str, str]) -> Iterator[Rule]:
         yield from module(f"{ours}.{name}", f"{theirs}.{their_name}")
 
 
+def thirds(ours: Iterable[str], theirs: str) -> Fused:
+    """Three parameters that lie one after the other in theirs."""
+    return Fused(tuple(ours), theirs, lambda whole: whole.chunk(3), _concatenated)
+
+
+def _concatenated(parts: "Sequence[Tensor]") -> "Tensor":
+    import torch
+
+    return torch.cat(tuple(parts))
+
+
 class KeyMap:
     """Renames whole state dicts. Raises `ValueError` when two rules share a name: then it would be no bijection."""
 
-    def __init__(self, rules: Iterable[Rule]) -> None:
-        listed = list(rules)
-        _reject_repeated([rule.ours for rule in listed])
+    def __init__(self, rules: Iterable[Rule | Fused]) -> None:
+        listed = [_fused(rule) for rule in rules]
+        _reject_repeated([name for rule in listed for name in rule.ours])
         _reject_repeated([rule.theirs for rule in listed])
-        self._by_ours = {rule.ours: rule for rule in listed}
+        self._by_ours = {name: rule for rule in listed for name in rule.ours}
         self._by_theirs = {rule.theirs: rule for rule in listed}
 
     def to_theirs(self, tensors: "Mapping[str, Tensor]") -> "dict[str, Tensor]":
         """Our parameters under their names. Raises `ValueError` naming those no rule knows."""
         _reject_unknown(tensors, self._by_ours)
-        rules = ((self._by_ours[name], tensor) for name, tensor in tensors.items())
-        return {rule.theirs: rule.layout.to_theirs(tensor) if rule.layout else tensor for rule, tensor in rules}
+        rules = {rule.theirs: rule for rule in (self._by_ours[name] for name in tensors)}
+        for rule in rules.values():
+            absent = [name for name in rule.ours if name not in tensors]
+            if absent:
+                raise ValueError(f"{_some(absent)} is missing; {rule.theirs} is made of {', '.join(rule.ours)}")
+        return {name: rule.join([tensors[part] for part in rule.ours]) for name, rule in rules.items()}
 
     def to_ours(self, tensors: "Mapping[str, Tensor]") -> "dict[str, Tensor]":
         """The inverse of `to_theirs`."""
         _reject_unknown(tensors, self._by_theirs)
-        rules = ((self._by_theirs[name], tensor) for name, tensor in tensors.items())
-        return {rule.ours: rule.layout.to_ours(tensor) if rule.layout else tensor for rule, tensor in rules}
+        found: dict[str, Tensor] = {}
+        for name, tensor in tensors.items():
+            rule = self._by_theirs[name]
+            found |= zip(rule.ours, rule.split(tensor), strict=True)
+        return found
+
+
+def _fused(rule: Rule | Fused) -> Fused:
+    if isinstance(rule, Fused):
+        return rule
+    layout = rule.layout or Layout(lambda weight: weight, lambda weight: weight)
+    return Fused((rule.ours,), rule.theirs, lambda one: (layout.to_ours(one),), lambda one: layout.to_theirs(one[0]))
 
 
 def _reject_repeated(names: list[str]) -> None:
@@ -73,7 +107,7 @@ def _reject_repeated(names: list[str]) -> None:
         raise ValueError(f"ambiguous rules: more than one for {_some(repeated)}; expected one rule per name")
 
 
-def _reject_unknown(names: Iterable[str], known: Mapping[str, Rule]) -> None:
+def _reject_unknown(names: Iterable[str], known: Mapping[str, Fused]) -> None:
     unknown = [name for name in names if name not in known]
     if unknown:
         raise ValueError(
