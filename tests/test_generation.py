@@ -160,3 +160,14 @@ def test_networks_in_bfloat16_draw_the_same_picture(model: LatentDiffusion) -> N
     pictures = [tintype.generate(one, tintype.Request(**REQUEST))[0] for one in (low, model)]
     difference = np.abs(levels(pictures[0]) - levels(pictures[1]))
     assert 0 < difference.mean() < 6
+
+
+def test_pictures_that_need_different_numbers_of_steps_come_out_as_alone(model: LatentDiffusion) -> None:
+    request = tintype.Request(prompt="a frog", seed=4, batch_size=2, steps=10, cfg_scale=1.0, sampler="dpm_adaptive")
+    walk = list(tintype.steps(model, request))
+    alone = [dataclasses.replace(request, seed=seed, batch_size=1) for seed in (4, 5)]
+    walks = [list(tintype.steps(model, one)) for one in alone]
+    assert len(walk) == max(map(len, walks))
+    assert walk[-1].count == len(walk)
+    for row, one in enumerate(walks):
+        assert torch.equal(walk[-1].x[row], one[-1].x[0])

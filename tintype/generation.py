@@ -1,6 +1,7 @@
 """Request -> plan -> steps -> pictures."""
 
 import dataclasses
+import itertools
 import logging
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from tintype.common.rng import Noise
 from tintype.diffusion.guidance import cfg
-from tintype.diffusion.samplers import SAMPLERS
+from tintype.diffusion.samplers import sampler
 from tintype.diffusion.step import Step
 from tintype.families.base import LatentDiffusion
 from tintype.tasks.infotext import Provenance, stamp
@@ -35,7 +36,7 @@ def steps(model: LatentDiffusion, request: Request) -> Iterator[Step]:
     if not resolved.exact or resolved.batch_size == 1:
         return _steps(model, resolved)
     alone = [dataclasses.replace(resolved, seed=seed, batch_size=1) for seed in resolved.seeds]
-    return (_side_by_side(each) for each in zip(*(_steps(model, one) for one in alone), strict=True))
+    return _abreast([_steps(model, one) for one in alone])
 
 
 def _steps(model: LatentDiffusion, request: Request) -> Iterator[Step]:
@@ -50,20 +51,27 @@ def _walk(model: LatentDiffusion, request: Request, plan: Plan, noise: Noise) ->
     assert request.cfg_scale is not None
     with torch.inference_mode():
         denoise = plan.wrap(cfg(model.denoiser, plan.cond, plan.uncond, request.cfg_scale))
-        options = {} if request.eta is None else {"eta": request.eta}
-        sampler = SAMPLERS[request.sampler](denoise, plan.x, plan.sigmas, noise, **options)
+        walk = sampler(request.sampler, model.denoiser.schedule, eta=request.eta)
+        steps = walk(denoise, plan.x, plan.sigmas, noise)
     while True:  # inference mode is entered anew for each step, so that it never leaks to the caller between two
         with torch.inference_mode():
-            step = next(sampler, None)
+            step = next(steps, None)
         if step is None:
             return
         yield step
 
 
-def _side_by_side(each: tuple[Step, ...]) -> Step:
-    return dataclasses.replace(
-        each[0], x=torch.cat([step.x for step in each]), denoised=torch.cat([step.denoised for step in each])
-    )
+def _abreast(walks: Sequence[Iterator[Step]]) -> Iterator[Step]:
+    """Walks of single pictures as one; a picture that has arrived waits for those that take longer."""
+    last: list[Step] = []
+    for each in itertools.zip_longest(*walks):
+        last = [step or last[number] for number, step in enumerate(each)]
+        yield dataclasses.replace(
+            max(last, key=lambda step: step.index),
+            count=max(step.count for step in last),
+            x=torch.cat([step.x for step in last]),
+            denoised=torch.cat([step.denoised for step in last]),
+        )
 
 
 def decode(model: LatentDiffusion, latents: Tensor, *, exact: bool = False) -> list[Image.Image]:

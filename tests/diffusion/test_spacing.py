@@ -20,7 +20,14 @@ SCHEDULES: dict[str, Schedule] = {
     "edm": EDM(EDMConfig()),
     "flow": Flow(FlowConfig()),
 }
-WALKING = ("leading", "trailing", "linspace")  # those that need training steps
+WALKING = ("leading", "trailing", "linspace", "linspace_open", "beta_steps", "simple", "lcm")  # need training steps
+ALL = ("leading", "trailing", "linspace", "beta_steps", "simple")  # and can take all of them
+ALIGNED = ("ays_sd1", "ays_sdxl")  # found for Stable Diffusion's schedule
+
+
+def most(name: str, schedule: Schedule) -> int:
+    """Steps that a spacing has of a schedule."""
+    return 50 if name == "lcm" else round(schedule.t_max - schedule.t_min) if name == "linspace_open" else 1000
 
 
 @pytest.mark.parametrize(("name", "offset"), [("leading", 1), ("trailing", 0), ("linspace", 0)])
@@ -68,7 +75,13 @@ def test_levels_fall_to_zero(schedule: Schedule, name: str) -> None:
         with pytest.raises(ValueError, match="no training steps to walk; use karras"):
             SPACINGS[name](schedule, 20)
         return
+    if name in ALIGNED and schedule is not SD:
+        with pytest.raises(ValueError, match=r"found for a schedule that ends at sigma 14\.6.*use karras"):
+            SPACINGS[name](schedule, 20)
+        return
     for steps in (1, 2, 3, 7, 20, 30, 48, 103, 250):
+        if steps > most(name, schedule):
+            continue
         sigmas = SPACINGS[name](schedule, steps)
         assert sigmas.dtype == torch.float64
         assert sigmas.device.type == "cpu"
@@ -76,24 +89,24 @@ def test_levels_fall_to_zero(schedule: Schedule, name: str) -> None:
         assert sigmas[-1] == 0
         assert bool((sigmas.diff() < 0).all()), (steps, sigmas)
         assert schedule.sigma_min * (1 - 1e-9) <= sigmas[-2]
-        assert sigmas[0] <= schedule.sigma_max * (1 + 1e-9)
+        assert sigmas[0] <= schedule.sigma_max * (1 + 1e-4)
 
 
 @pytest.mark.parametrize("name", SPACINGS)
 def test_all_thousand_steps_fall_too(name: str) -> None:
-    sigmas = SPACINGS[name](SD, 1000)
+    sigmas = SPACINGS[name](SD, min(1000, most(name, SD)))
     assert bool((sigmas.diff() < 0).all())
-    if name in WALKING:  # there is one way to take them all
+    if name in ALL:  # there is one way to take them all
         torch.testing.assert_close(sigmas[:-1].flip(0), SD.sigmas, rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES.keys())
 @pytest.mark.parametrize("name", [name for name in SPACINGS if name != "leading"])
 def test_all_but_leading_start_at_the_noisiest(schedule: Schedule, name: str) -> None:
-    if name in WALKING and not isinstance(schedule, DDPM):
+    if (name in WALKING and not isinstance(schedule, DDPM)) or (name in ALIGNED and schedule is not SD):
         return  # a flow's last whole step lies below the cap of its last sigma
     for steps in (1, 2, 13, 50):
-        assert float(SPACINGS[name](schedule, steps)[0]) == pytest.approx(schedule.sigma_max, rel=1e-9)
+        assert float(SPACINGS[name](schedule, steps)[0]) == pytest.approx(schedule.sigma_max, rel=1e-4)
 
 
 def test_leading_takes_its_offset() -> None:
@@ -110,5 +123,7 @@ def test_no_steps_are_refused(name: str, steps: int) -> None:
 
 @pytest.mark.parametrize("name", WALKING)
 def test_more_steps_than_there_are_are_refused(name: str) -> None:
-    with pytest.raises(ValueError, match="1001 steps: this schedule has 1000; use 1 to 1000"):
+    with pytest.raises(
+        ValueError, match=r"1001 steps.*: use 1 to 50|1001 steps: this schedule has 1000; use 1 to 1000"
+    ):
         SPACINGS[name](SD, 1001)

@@ -38,6 +38,17 @@ def linspace(schedule: Schedule, steps: int) -> Tensor:
     return _levels(schedule, torch.from_numpy(t.copy()) + schedule.t_min)
 
 
+def linspace_open(schedule: Schedule, steps: int) -> Tensor:
+    """`linspace` with one step more, of which the last, to the least noise, is left out (diffusers' DPM-Solvers)."""
+    total = _total(schedule, steps)
+    if steps == total:
+        raise ValueError(
+            f"{steps} steps: linspace_open takes 1 to {total - 1} of this schedule's, or use another spacing"
+        )
+    t = np.linspace(0, total - 1, steps + 1).round()[::-1][:steps]
+    return _levels(schedule, torch.from_numpy(t.copy()) + schedule.t_min)
+
+
 def uniform(schedule: Schedule, steps: int) -> Tensor:
     """Equal strides of continuous time, both ends included; for any schedule."""
     return _levels(schedule, _strides(schedule.t_max, schedule.t_min, steps))
@@ -53,13 +64,84 @@ def exponential(schedule: Schedule, steps: int) -> Tensor:
     return _ending_in_zero(_strides(math.log(schedule.sigma_max), math.log(schedule.sigma_min), steps).exp())
 
 
+def polyexponential(schedule: Schedule, steps: int, *, rho: float = 1.0) -> Tensor:
+    """Strides of log sigma that shorten (rho above 1) or lengthen toward the end; rho 1 is `exponential`."""
+    low, high = math.log(schedule.sigma_min), math.log(schedule.sigma_max)
+    return _ending_in_zero((_strides(1, 0, steps) ** rho * (high - low) + low).exp())
+
+
+def beta(schedule: Schedule, steps: int, *, alpha: float = 0.6, beta: float = 0.6) -> Tensor:
+    """Quantiles of a beta distribution over sigma: dense at both ends (diffusers' form of Lee et al. 2024)."""
+    from scipy.stats import beta as distribution
+
+    shares = torch.from_numpy(distribution.ppf(_strides(1, 0, steps).numpy(), alpha, beta))
+    return _ending_in_zero(schedule.sigma_min + shares * (schedule.sigma_max - schedule.sigma_min))
+
+
+def beta_steps(schedule: Schedule, steps: int, *, alpha: float = 0.6, beta: float = 0.6) -> Tensor:
+    """Quantiles of a beta distribution over training steps (Lee et al. 2024, as ComfyUI and A1111 have it); where two
+    fall on one step, the later takes the next that is free."""
+    from scipy.stats import beta as distribution
+
+    total = _total(schedule, steps)
+    number = np.arange(steps)
+    t = np.rint(distribution.ppf(1 - number / steps, alpha, beta) * (total - 1))
+    t = np.minimum.accumulate(t + number) - number
+    return _levels(schedule, torch.from_numpy(np.maximum(t, steps - 1 - number)) + schedule.t_min)
+
+
+def sgm_uniform(schedule: Schedule, steps: int) -> Tensor:
+    """`uniform` with one step more, of which the last, to the least noise, is left out (generative-models)."""
+    _strides(0, 1, steps)  # refuses none
+    return _levels(schedule, _strides(schedule.t_max, schedule.t_min, steps + 1)[:steps])
+
+
+def simple(schedule: Schedule, steps: int) -> Tensor:
+    """Training steps from the noisiest down in equal strides, rounded up (ComfyUI)."""
+    total = _total(schedule, steps)
+    t = total - 1 - np.floor(np.arange(steps) * (total / steps))
+    return _levels(schedule, torch.from_numpy(t) + schedule.t_min)
+
+
+def lcm(schedule: Schedule, steps: int, *, taught: int = 50) -> Tensor:
+    """Out of the `taught` training steps that latent consistency models were distilled on (Luo et al. 2023)."""
+    if not 1 <= steps <= taught:
+        raise ValueError(f"{steps} steps; lcm was taught {taught}: use 1 to {taught}, or another spacing")
+    total = _total(schedule, steps)
+    numbers = taught - np.floor(np.linspace(0, taught, steps, endpoint=False))
+    return _levels(schedule, torch.from_numpy(numbers * (total // taught) - 1) + schedule.t_min)
+
+
+AYS_SD1 = (14.615, 6.475, 3.861, 2.697, 1.886, 1.396, 0.963, 0.652, 0.399, 0.152, 0.029)
+AYS_SDXL = (14.615, 6.315, 3.771, 2.181, 1.342, 0.862, 0.555, 0.380, 0.234, 0.113, 0.029)
+
+
+def ays_sd1(schedule: Schedule, steps: int) -> Tensor:
+    """Align Your Steps (Sabour et al. 2024) for SD 1.5: ten steps, interpolated in log sigma to others."""
+    return _aligned(AYS_SD1, schedule, steps)
+
+
+def ays_sdxl(schedule: Schedule, steps: int) -> Tensor:
+    """The same for SDXL."""
+    return _aligned(AYS_SDXL, schedule, steps)
+
+
 SPACINGS: dict[str, Spacing] = {
     "leading": leading,
     "trailing": trailing,
     "linspace": linspace,
+    "linspace_open": linspace_open,
     "uniform": uniform,
     "karras": karras,
     "exponential": exponential,
+    "polyexponential": polyexponential,
+    "beta": beta,
+    "beta_steps": beta_steps,
+    "sgm_uniform": sgm_uniform,
+    "simple": simple,
+    "lcm": lcm,
+    "ays_sd1": ays_sd1,
+    "ays_sdxl": ays_sdxl,
 }
 
 
@@ -70,6 +152,18 @@ def _total(schedule: Schedule, steps: int) -> int:
     if not 1 <= steps <= total:
         raise ValueError(f"{steps} steps: this schedule has {total}; use 1 to {total}, or another spacing")
     return total
+
+
+def _aligned(found: tuple[float, ...], schedule: Schedule, steps: int) -> Tensor:
+    """Levels through `found` on equal strides, log sigma linear between them; the last is 0."""
+    if abs(schedule.sigma_max / found[0] - 1) > 0.05:
+        raise ValueError(
+            f"these levels were found for a schedule that ends at sigma {found[0]}; this one ends at "
+            f"{schedule.sigma_max:.3g}; use karras or exponential"
+        )
+    _strides(0, 1, steps)  # refuses none
+    places = _strides(0, len(found) - 1, steps + 1)[:steps]
+    return _ending_in_zero(torch.from_numpy(np.exp(np.interp(places, np.arange(len(found)), np.log(found)))))
 
 
 def _strides(first: float, last: float, steps: int) -> Tensor:

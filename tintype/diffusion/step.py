@@ -1,6 +1,6 @@
-"""What a sampler yields, and what it may ask of the noise."""
+"""What a sampler yields, what it may ask of the noise, and how it parts a step between walking and fresh noise."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -9,7 +9,10 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """After step `index` of `count` (from 0): x: B C h w at `sigma`, and the estimate of x0 that led there."""
+    """After step `index` of `count` (from 0): x: B C h w at `sigma`, and the estimate of x0 that led there.
+
+    `count` may rise while an adaptive sampler runs.
+    """
 
     index: int
     count: int
@@ -18,7 +21,22 @@ class Step:
     denoised: Tensor
 
 
+Increment = Callable[[float, float], Tensor]  # (sigma, to) -> what a Brownian path did between, over its std
+
+
 class Normal(Protocol):
     """A source of standard normal noise, one independent stream per sample."""
 
     def normal(self, shape: Sequence[int]) -> Tensor: ...
+
+    def brownian(self, shape: Sequence[int], low: float, high: float) -> Increment:
+        """One Brownian path per sample, over the noise levels low to high: a level asked for twice is the same point,
+        so a picture hardly changes with the number of steps."""
+        ...
+
+
+def ancestral(sigma: float, to: float, eta: float) -> tuple[float, float]:
+    """The level to walk down to, and the std of the fresh noise that leads from there back up to `to`; eta 1 is DDPM's
+    posterior (Song et al. 2020, eq. 16)."""
+    up = min(to, eta * to * max(1 - (to / sigma) ** 2, 0.0) ** 0.5)
+    return (to**2 - up**2) ** 0.5, up

@@ -11,7 +11,7 @@ from tintype.common.config import nearest
 from tintype.common.registry import pick
 from tintype.common.rng import Noise
 from tintype.diffusion.denoiser import Conditioning, Denoise
-from tintype.diffusion.samplers import SAMPLERS
+from tintype.diffusion.samplers import SAMPLERS, paces_itself, takes
 from tintype.diffusion.spacing import SPACINGS
 from tintype.families.base import LatentDiffusion
 from tintype.tasks.request import Request
@@ -48,10 +48,13 @@ def resolve(model: LatentDiffusion, request: Request) -> Request:
         sampler=config.sampler if request.sampler is None else request.sampler,
         scheduler=config.scheduler if request.scheduler is None else request.scheduler,
     )
-    sampler = pick("sampler", resolved.sampler or "", SAMPLERS)
+    if paces_itself(resolved.sampler or ""):
+        resolved = dataclasses.replace(resolved, exact=True)
+    name = resolved.sampler or ""
+    pick("sampler", name, SAMPLERS)
     pick("scheduler", resolved.scheduler or "", SPACINGS)
-    if resolved.eta is not None and "eta" not in sampler.__annotations__:
-        takers = [name for name, one in SAMPLERS.items() if "eta" in one.__annotations__]
+    if resolved.eta is not None and not takes(name, "eta"):
+        takers = [one for one in SAMPLERS if takes(one, "eta")]
         raise ValueError(f"sampler {resolved.sampler} takes no eta; expected {nearest('', takers)} with it")
     for name in ("width", "height"):
         _check_side(name, getattr(resolved, name), config.autoencoder.factor)

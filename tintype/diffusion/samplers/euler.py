@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from torch import Tensor
 
 from tintype.diffusion.denoiser import Denoise
-from tintype.diffusion.step import Normal, Step
+from tintype.diffusion.step import Normal, Step, ancestral
 
 
 def euler(denoise: Denoise, x: Tensor, sigmas: Tensor, noise: Normal, *, eta: float = 0.0) -> Iterator[Step]:
@@ -14,7 +14,7 @@ def euler(denoise: Denoise, x: Tensor, sigmas: Tensor, noise: Normal, *, eta: fl
     levels: list[float] = sigmas.tolist()
     for index, (sigma, to) in enumerate(itertools.pairwise(levels)):
         denoised = denoise(x, sigma)
-        down, up = _ancestral(sigma, to, eta)
+        down, up = ancestral(sigma, to, eta)
         x = denoised + (down / sigma) * (x - denoised)
         if up > 0:
             x = x + up * noise.normal(x.shape[1:])
@@ -31,6 +31,6 @@ def ddim(denoise: Denoise, x: Tensor, sigmas: Tensor, noise: Normal, *, eta: flo
     return euler(denoise, x, sigmas, noise, eta=eta)
 
 
-def _ancestral(sigma: float, to: float, eta: float) -> tuple[float, float]:
-    up = min(to, eta * to * max(1 - (to / sigma) ** 2, 0.0) ** 0.5)
-    return (to**2 - up**2) ** 0.5, up
+def ddpm(denoise: Denoise, x: Tensor, sigmas: Tensor, noise: Normal) -> Iterator[Step]:
+    """Ancestral sampling with DDPM's lower variance (Ho et al. 2020, section 3.2): Euler ancestral at eta 1."""
+    return euler(denoise, x, sigmas, noise, eta=1.0)

@@ -1,4 +1,4 @@
-"""Linear multistep methods: the slope is extrapolated from the steps before."""
+"""Linear multistep methods: the slope dx/dsigma is extrapolated from the steps before."""
 
 import itertools
 import math
@@ -42,6 +42,37 @@ def lms(denoise: Denoise, x: Tensor, sigmas: Tensor, noise: Normal) -> Iterator[
         slopes = [(x - denoised) / sigma, *slopes[:3]]
         known = levels[index::-1][: len(slopes)]
         x = x + _weighted(slopes, _integrals(known, sigma, to))
+        yield Step(index, len(levels) - 1, to, x, denoised)
+
+
+def ipndm(denoise: Denoise, x: Tensor, sigmas: Tensor, noise: Normal) -> Iterator[Step]:
+    """PLMS that begins with a plain Euler step: one evaluation a step (Zhang & Chen 2022 call it improved PNDM)."""
+    levels: list[float] = sigmas.tolist()
+    slopes: list[Tensor] = []  # newest first
+    for index, (sigma, to) in enumerate(itertools.pairwise(levels)):
+        denoised = denoise(x, sigma)
+        slopes = [(x - denoised) / sigma, *slopes[:3]]
+        x = x + (to - sigma) * _weighted(slopes, ADAMS_BASHFORTH[len(slopes) - 1])
+        yield Step(index, len(levels) - 1, to, x, denoised)
+
+
+def deis(denoise: Denoise, x: Tensor, sigmas: Tensor, noise: Normal) -> Iterator[Step]:
+    """DEIS, log-rho, second order (Zhang & Chen 2022): the line through two slopes over log sigma, integrated.
+
+    First order at the first step and, as in diffusers, at the last one to zero or of fewer than 15."""
+    levels: list[float] = sigmas.tolist()
+    lowered = len(levels) - 2 if len(levels) - 1 < 15 or levels[-1] == 0 else None
+    last: tuple[float, Tensor] | None = None
+    for index, (sigma, to) in enumerate(itertools.pairwise(levels)):
+        denoised = denoise(x, sigma)
+        slope = (x - denoised) / sigma
+        moved = (to - sigma) * slope
+        if last and index != lowered:
+            before, earlier = last
+            bend = (to * (math.log(to / sigma) - 1) + sigma) / math.log(sigma / before)
+            moved = moved + bend * (slope - earlier)
+        last = sigma, slope
+        x = x + moved
         yield Step(index, len(levels) - 1, to, x, denoised)
 
 
