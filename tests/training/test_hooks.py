@@ -77,6 +77,15 @@ def test_a_folder_begun_anew_has_a_new_log(tmp_path: Path) -> None:
     assert [line["step"] for line in lines(tmp_path / "log.jsonl")] == [1, 2]
 
 
+@pytest.mark.parametrize("content", [b"my notes\n", b"[]\n", b'{"loss": 1}\n', b"\xff\xfe\n"])
+def test_a_log_that_no_run_wrote_is_named_and_left_alone(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"log\.jsonl is not the log of a run .*move it away"):
+        run(tmp_path, hooks=[Log(path, every=5, last=12)])
+    assert path.read_bytes() == content
+
+
 def test_sheets_are_pictures_by_step(tmp_path: Path) -> None:
     drawn: list[int] = []
 

@@ -362,3 +362,13 @@ def test_a_killed_folder_is_never_half_there(tmp_path: Path) -> None:
         (folder / "a").write_text("1")
         assert checkpoints(tmp_path) == []
     assert checkpoints(tmp_path) == [path]
+
+
+def test_a_copy_of_a_checkpoint_is_its_owners(tmp_path: Path) -> None:
+    """Neither gone on from nor removed, whatever `keep` says."""
+    run(tmp_path, steps=6, save_every=2, keep=1)
+    copy = tmp_path / "step-00000006-good"
+    shutil.copytree(tmp_path / "step-00000006", copy)
+    run(tmp_path, steps=12, save_every=2, keep=1)
+    assert [path.name for path in checkpoints(tmp_path)] == ["step-00000012"]
+    assert copy.is_dir()

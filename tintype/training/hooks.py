@@ -70,12 +70,19 @@ class Log:
         self._sums, self._count, self._samples_at, self._time_at = {}, 0, report.samples, now
 
     def _forget(self, step: int) -> None:
-        """Drop the lines from this step on, and a last line that was cut short."""
+        """Drop the lines from this step on, and a last line that was cut short. Raises `ValueError` for a log that no
+        run wrote, which is left as it is."""
         if not self.path.exists():
             return
-        lines = self.path.read_text().splitlines(keepends=True)
+        try:
+            lines = [one for one in self.path.read_text().splitlines(keepends=True) if one.endswith("\n")]
+            kept = [one for one in lines if json.loads(one)["step"] < step]
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(
+                f"{self.path} is not the log of a run ({error}); move it away, and a new one begins"
+            ) from error
         with whole_file(self.path) as path:
-            path.write_text("".join(one for one in lines if one.endswith("\n") and json.loads(one)["step"] < step))
+            path.write_text("".join(kept))
 
 
 class Sheets:

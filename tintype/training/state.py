@@ -156,5 +156,5 @@ def _foreign(path: Path, why: str) -> ValueError:
 
 
 def checkpoints(out: Path) -> list[Path]:
-    """The whole checkpoints of a run, oldest first."""
-    return sorted(path for path in out.glob("step-*") if path.is_dir())
+    """The whole checkpoints of a run, oldest first. A copy of one under another name is none: it is its owner's."""
+    return sorted(path for path in out.glob("step-*") if path.is_dir() and path.name[5:].isdigit())
