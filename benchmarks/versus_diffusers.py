@@ -137,21 +137,21 @@ def same_model(pipeline: StableDiffusionPipeline, size: Size) -> LatentDiffusion
         name="benchmark",
         unet=size.unet,
         autoencoder=size.autoencoder,
-        text=TextConfig(clip=size.clip),
+        conditioner=TextConfig(clip=size.clip),
         schedule=DDPMConfig(),
         prediction="eps",
         space=LatentSpace(),
         size=size.side,
         scheduler="trailing",
     )
-    unet, autoencoder, text = UNet(size.unet), Autoencoder(size.autoencoder), TextConditioner(config.text)
+    unet, autoencoder, text = UNet(size.unet), Autoencoder(size.autoencoder), TextConditioner(config.conditioner)
     unet.load_state_dict(unet_names(size.unet, projection="conv").to_ours(pipeline.unet.state_dict()))
     autoencoder.load_state_dict(autoencoder_names(size.autoencoder).to_ours(pipeline.vae.state_dict()))
     names = clip_text_names(size.clip, prefix="")
     text.encoder.load_state_dict(names.to_ours(pipeline.text_encoder.state_dict()))
     for network in (unet, autoencoder, text):
         network.eval().requires_grad_(False)
-    return assemble(config, unet=unet, autoencoder=autoencoder, text=text, source="benchmark", digest="0" * 10)
+    return assemble(config, unet=unet, autoencoder=autoencoder, conditioner=text, source="benchmark", digest="0" * 10)
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,7 +243,7 @@ def forwards(pair: Pair) -> tuple[Callable[[], object], Callable[[], object]]:
     unet = pair.model.config.unet
     side = pair.model.config.size // pair.model.config.autoencoder.factor
     x, t = torch.randn(2, unet.in_channels, side, side), torch.tensor(500)
-    context = torch.randn(2, pair.model.config.text.clip.context_length, unet.context_dim or 0)
+    context = torch.randn(2, pair.model.config.conditioner.clip.context_length, unet.context_dim or 0)
     network = pair.model.denoiser.network
     assert isinstance(network, UNet)
     with torch.inference_mode():

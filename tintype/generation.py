@@ -130,6 +130,6 @@ def warnings(model: LatentDiffusion, request: Request) -> list[str]:
         if reading.unknown:
             sentences.append(f"{name}: the model never saw {', '.join(map(repr, reading.unknown))}; left out")
         if reading.cut:
-            limit = model.config.text.clip.context_length - 2
+            limit = model.config.conditioner.clip.context_length - 2
             sentences.append(f"{name}: longer than {limit} tokens; left out from {reading.cut[0]!r} on")
     return sentences

@@ -181,7 +181,7 @@ def test_from_stands_alone(capsys: pytest.CaptureFixture[str], more: list[str], 
 def test_damaged_models_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: str) -> None:
     folder = tmp_path / "model"
     shutil.copytree(Path(tintype.__file__).parent / "weights" / "default", folder)
-    weights = folder / "text.safetensors"
+    weights = folder / "conditioner.safetensors"
     match damage:
         case "cut":
             weights.write_bytes(weights.read_bytes()[:-1000])
@@ -194,7 +194,7 @@ def test_damaged_models_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[
         case _:
             shutil.copy(folder / "autoencoder.safetensors", weights)
     message = refused(capsys, "txt2img", PROMPT, "--model", str(folder), "-o", str(tmp_path / "out"))
-    assert ("model.json" if damage == "config" else "text.safetensors") in message
+    assert ("model.json" if damage == "config" else "conditioner.safetensors") in message
     assert not (tmp_path / "out").exists()
 
 

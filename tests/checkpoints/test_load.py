@@ -15,7 +15,7 @@ from tintype.common.files import save_tensors
 from tintype.models.classifier import Classifier, ClassifierConfig
 
 EMBEDDED = Path(tintype.__file__).parent / "weights" / "default"
-FILES = ("model.json", "unet.safetensors", "text.safetensors", "autoencoder.safetensors")
+FILES = ("model.json", "unet.safetensors", "conditioner.safetensors", "autoencoder.safetensors")
 SMALL = ClassifierConfig(num_classes=3, image_size=16, widths=(8, 8))
 
 
@@ -74,12 +74,12 @@ def test_the_digest_changes_with_any_file(tmp_path: Path, name: str) -> None:
     assert digest(tmp_path) != before
 
 
-@pytest.mark.parametrize("part", ["unet", "text", "autoencoder"])
+@pytest.mark.parametrize("part", ["unet", "conditioner", "autoencoder"])
 def test_a_folder_of_two_models_is_refused(tmp_path: Path, part: str) -> None:
     for file in FILES:
         (tmp_path / file).symlink_to(EMBEDDED / file)
     settings = json.loads((EMBEDDED / "model.json").read_text())
-    settings[part] |= {"pooled": False} if part == "text" else {"norm_groups": 4}
+    settings[part] |= {"pooled": False} if part == "conditioner" else {"norm_groups": 4}
     (tmp_path / "model.json").unlink()
     (tmp_path / "model.json").write_text(json.dumps(settings))
     with pytest.raises(ValueError, match=rf"{part}\.safetensors is configured otherwise than model\.json says"):

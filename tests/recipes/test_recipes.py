@@ -116,7 +116,7 @@ def test_the_model_is_published_and_draws(text2img: Path, autoencoder: Path) -> 
     assert other.tobytes() != picture.tobytes()
 
     average = load_tensors(text2img / "step-00000004" / "diffusion.ema.safetensors")
-    for file, prefix in (("unet", "unet."), ("text", "text.")):
+    for file, prefix in (("unet", "unet."), ("conditioner", "text.")):
         weights = load_tensors(text2img / "model" / f"{file}.safetensors")
         assert weights
         for name, value in weights.items():
@@ -368,7 +368,7 @@ def test_two_processes_of_the_command_are_one(tmp_path: Path, more: dict[str, Se
     one, two = (published(tmp_path / name) for name in ("one", "two"))
     assert one.keys() == two.keys()
     assert one["latents.safetensors"] == two["latents.safetensors"]
-    for part in ("unet", "text", "autoencoder"):
+    for part in ("unet", "conditioner", "autoencoder"):
         alone, shared = (load_tensors(tmp_path / name / "model" / f"{part}.safetensors") for name in ("one", "two"))
         for name, value in alone.items():
             assert torch.allclose(value.float(), shared[name].float(), atol=2e-3), name

@@ -218,7 +218,7 @@ def info(arguments: argparse.Namespace) -> int:
             "sampler": config.sampler,
             "scheduler": config.scheduler,
         },
-        "words": len(config.text.words) or "all of CLIP's",
+        "words": len(config.conditioner.words) or "all of CLIP's",
         "source": model.source,
     }
     _print_facts(facts, as_json=arguments.json)

@@ -17,7 +17,7 @@ from tintype.models.unet import UNet, UNetConfig
 
 CONFIG = "model.json"
 AUTOENCODER = "autoencoder.safetensors"
-WEIGHTS = ("unet.safetensors", "text.safetensors", AUTOENCODER)
+WEIGHTS = ("unet.safetensors", "conditioner.safetensors", AUTOENCODER)
 
 
 def save_model(folder: Path, model: LatentDiffusion, *, dtype: torch.dtype) -> None:
@@ -28,7 +28,7 @@ def save_model(folder: Path, model: LatentDiffusion, *, dtype: torch.dtype) -> N
     assert isinstance(model.denoiser.network, UNet)
     networks = (
         ("unet", model.config.unet, model.denoiser.network),
-        ("text", model.config.text, model.conditioner),
+        ("text", model.config.conditioner, model.conditioner),
         ("autoencoder", model.config.autoencoder, model.autoencoder),
     )
     with whole_folder(folder, replace=True) as temporary:
@@ -48,13 +48,13 @@ def load_model(folder: Path, *, device: str = "cpu") -> LatentDiffusion:
         config = from_json(FamilyConfig, json.loads((folder / CONFIG).read_text()))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{folder / CONFIG} is damaged ({error}); copy or download the folder again") from error
-    unet_file, text_file, autoencoder_file = (folder / file for file in WEIGHTS)
+    unet_file, conditioner_file, autoencoder_file = (folder / file for file in WEIGHTS)
     unet = load_network(unet_file, "unet", UNetConfig, UNet)
-    text = load_network(text_file, "text", TextConfig, TextConditioner)
+    text = load_network(conditioner_file, "text", TextConfig, TextConditioner)
     autoencoder = load_network(autoencoder_file, "autoencoder", AutoencoderConfig, Autoencoder)
     for file, own, expected in (
         (unet_file, unet.config, config.unet),
-        (text_file, text.config, config.text),
+        (conditioner_file, text.config, config.conditioner),
         (autoencoder_file, autoencoder.config, config.autoencoder),
     ):
         if own != expected:
@@ -63,7 +63,7 @@ def load_model(folder: Path, *, device: str = "cpu") -> LatentDiffusion:
         config,
         unet=unet.to(device),
         autoencoder=autoencoder.to(device),
-        text=text.to(device),
+        conditioner=text.to(device),
         source=str(folder.resolve()),
         digest=digest(folder),
     )

@@ -21,7 +21,7 @@ class FamilyConfig:
     name: str
     unet: UNetConfig
     autoencoder: AutoencoderConfig
-    text: TextConfig
+    conditioner: TextConfig
     schedule: DDPMConfig | EDMConfig | FlowConfig
     prediction: Prediction
     space: LatentSpace
@@ -63,7 +63,7 @@ def assemble(
     *,
     unet: UNet,
     autoencoder: Autoencoder,
-    text: TextConditioner,
+    conditioner: TextConditioner,
     source: str,
     digest: str,
 ) -> LatentDiffusion:
@@ -75,5 +75,5 @@ def assemble(
         dtype=unet.conv_in.weight.dtype,
     )
     return LatentDiffusion(
-        config=config, denoiser=denoiser, autoencoder=autoencoder, conditioner=text, source=source, digest=digest
+        config=config, denoiser=denoiser, autoencoder=autoencoder, conditioner=conditioner, source=source, digest=digest
     )

@@ -128,7 +128,7 @@ class DefaultText2Img(Recipe):
             name="tintype",
             unet=self.unet,
             autoencoder=first_stage.config,
-            text=text,
+            conditioner=text,
             schedule=self.schedule,
             prediction=self.prediction,
             space=space,
@@ -144,7 +144,7 @@ class DefaultText2Img(Recipe):
             load_average(unet, state, "diffusion", prefix="unet.")
             load_average(conditioner, state, "diffusion", prefix="text.")
             return assemble(
-                family, unet=unet, autoencoder=first_stage, text=conditioner, source="training", digest="0" * 10
+                family, unet=unet, autoencoder=first_stage, conditioner=conditioner, source="training", digest="0" * 10
             )
 
         def draw(state: TrainingState) -> Image.Image:
@@ -172,7 +172,7 @@ class DefaultText2Img(Recipe):
         model = load(name, device="cpu")
         for part, own, other in (
             ("U-Net", self.unet, model.config.unet),
-            ("text tower", network.text.config, model.config.text),
+            ("text tower", network.text.config, model.config.conditioner),
             ("schedule", self.schedule, model.config.schedule),
             ("prediction", self.prediction, model.config.prediction),
         ):
