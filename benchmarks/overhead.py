@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tintype.common.rng import Noise
 from tintype.diffusion.denoiser import Conditioning, Denoiser
-from tintype.diffusion.guidance import cfg
+from tintype.diffusion.guidance import Guidance, guided
 from tintype.diffusion.samplers import SAMPLERS, sampler
 from tintype.diffusion.scaling import SCALINGS
 from tintype.diffusion.schedule import DDPM, DDPMConfig
@@ -37,7 +37,8 @@ def milliseconds_per_step(name: str) -> float:
         noise = Noise([7])
         x = noise.normal((16, 8, 8)) * float(sigmas[0])
         started = time.perf_counter()
-        for _ in sampler(name, schedule)(cfg(denoiser, context, context, 3.0), x, sigmas, noise):
+        denoise = guided(denoiser, [(1.0, context)], context, Guidance(scale=3.0))
+        for _ in sampler(name, schedule)(denoise, x, sigmas, noise):
             pass
         found.append((time.perf_counter() - started) / STEPS * 1e3)
     return statistics.median(found)

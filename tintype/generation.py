@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from tintype.common.rng import Noise
-from tintype.diffusion.guidance import cfg
+from tintype.diffusion.guidance import Guidance, guided
 from tintype.diffusion.samplers import sampler
 from tintype.diffusion.step import Step
 from tintype.families.base import LatentDiffusion
@@ -50,7 +50,8 @@ def _walk(model: LatentDiffusion, request: Request, plan: Plan, noise: Noise) ->
     assert request.sampler is not None
     assert request.cfg_scale is not None
     with torch.inference_mode():
-        denoise = plan.wrap(cfg(model.denoiser, plan.cond, plan.uncond, request.cfg_scale))
+        guidance = Guidance(scale=request.cfg_scale)
+        denoise = plan.wrap(guided(model.denoiser, [(1.0, plan.cond)], plan.uncond, guidance))
         walk = sampler(request.sampler, model.denoiser.schedule, eta=request.eta)
         steps = walk(denoise, plan.x, plan.sigmas, noise)
     while True:  # inference mode is entered anew for each step, so that it never leaks to the caller between two

@@ -4,11 +4,12 @@ from dataclasses import dataclass, field
 
 import pytest
 import torch
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import rescale_noise_cfg
 from torch import Tensor
 
 from tintype.diffusion.denoiser import Conditioning, Denoiser, stacked
-from tintype.diffusion.guidance import cfg
-from tintype.diffusion.scaling import SCALINGS
+from tintype.diffusion.guidance import Guidance, guided
+from tintype.diffusion.scaling import SCALINGS, Prediction
 from tintype.diffusion.schedule import DDPM, DDPMConfig
 
 COND = Conditioning(context=torch.full((3, 2, 2), 0.8), concat=torch.full((3, 1, 4, 4), 0.5))
@@ -38,14 +39,14 @@ def test_cfg_is_the_formula_in_one_call_of_twice_the_batch(scale: float, sigma: 
     denoiser, network, x = made()
     with_cond, without = denoiser(x, sigma, COND), denoiser(x, sigma, UNCOND)
     network.batches.clear()
-    guided = cfg(denoiser, COND, UNCOND, scale)(x, sigma)
+    found = guided(denoiser, [(1.0, COND)], UNCOND, Guidance(scale=scale))(x, sigma)
     assert network.batches == [6]
-    torch.testing.assert_close(guided, without + scale * (with_cond - without), rtol=1e-5, atol=1e-5 * (1 + sigma))
+    torch.testing.assert_close(found, without + scale * (with_cond - without), rtol=1e-5, atol=1e-5 * (1 + sigma))
 
 
 def test_two_steps_are_two_calls() -> None:
     denoiser, network, x = made()
-    denoise = cfg(denoiser, COND, UNCOND, 7.5)
+    denoise = guided(denoiser, [(1.0, COND)], UNCOND, Guidance(scale=7.5))
     assert network.batches == []
     denoise(x, 14.0)
     denoise(x, 3.0)
@@ -57,7 +58,7 @@ def test_without_guidance_there_is_no_second_pass(uncond: Conditioning | None, s
     denoiser, network, x = made()
     expected = denoiser(x, 2.0, COND)
     network.batches.clear()
-    assert torch.equal(cfg(denoiser, COND, uncond, scale)(x, 2.0), expected)
+    assert torch.equal(guided(denoiser, [(1.0, COND)], uncond, Guidance(scale=scale))(x, 2.0), expected)
     assert network.batches == [3]
 
 
@@ -69,3 +70,67 @@ def test_a_slot_on_one_side_only_is_refused() -> None:
     for first, second in ((full, bare), (bare, full)):
         with pytest.raises(ValueError, match="context is given on one side"):
             stacked(first, second)
+        with pytest.raises(ValueError, match="context is given on one side"):
+            guided(made()[0], [(1.0, first)], second, Guidance(scale=2.0))
+
+
+# --- several conditionings --------------------------------------------------------------------------------------------
+
+LONGER = Conditioning(context=torch.full((3, 5, 2), 0.4), concat=torch.full((3, 1, 4, 4), 0.5))
+
+
+@pytest.mark.parametrize("scale", [1.0, 4.0])
+def test_several_conditionings_add_their_distances_from_the_unconditional_answer(scale: float) -> None:
+    denoiser, network, x = made()
+    one, two, without = (denoiser(x, 2.0, cond) for cond in (COND, LONGER, UNCOND))
+    network.batches.clear()
+    found = guided(denoiser, [(0.7, COND), (-0.2, LONGER)], UNCOND, Guidance(scale=scale))(x, 2.0)
+    torch.testing.assert_close(found, without + scale * (0.7 * (one - without) - 0.2 * (two - without)))
+    assert network.batches == [6, 3]  # one context is longer: a batch of its own
+
+
+def test_weights_that_leave_nothing_to_the_unconditional_answer_do_without_it() -> None:
+    denoiser, network, x = made()
+    one, two = (denoiser(x, 2.0, cond) for cond in (COND, UNCOND))
+    network.batches.clear()
+    found = guided(denoiser, [(0.3, COND), (0.7, UNCOND)], None, Guidance())(x, 2.0)
+    torch.testing.assert_close(found, 0.3 * one + 0.7 * two)
+    assert network.batches == [6]
+
+
+def test_what_cannot_be_guided_is_refused() -> None:
+    denoiser, _, _ = made()
+    with pytest.raises(ValueError, match=r"2 conditionings of weights \[1.0, 1.0\]: give `uncond`"):
+        guided(denoiser, [(1.0, COND), (1.0, COND)], None, Guidance(scale=2.0))
+    with pytest.raises(ValueError, match="got no conditioning"):
+        guided(denoiser, [], UNCOND, Guidance(scale=2.0))
+
+
+# --- rescale and interval ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("prediction", ["eps", "v"])
+@pytest.mark.parametrize("share", [0.4, 1.0])
+@pytest.mark.parametrize("sigma", [0.1, 14.0])
+def test_rescale_equals_diffusers(prediction: Prediction, share: float, sigma: float) -> None:
+    """Theirs works on what the network says; taken in x0 the standard deviations would be other ones."""
+    _, network, x = made()
+    denoiser = Denoiser(network, DDPM(DDPMConfig()), SCALINGS[prediction])
+    level = torch.full((3,), sigma, dtype=torch.float64)
+    said, without = denoiser.output(x, level, COND), denoiser.output(x, level, UNCOND)
+    expected = rescale_noise_cfg(without + 6.0 * (said - without), said, guidance_rescale=share)
+    skip, out, _ = SCALINGS[prediction](level[0])
+    found = guided(denoiser, [(1.0, COND)], UNCOND, Guidance(scale=6.0, rescale=share))(x, sigma)
+    torch.testing.assert_close(found, (skip * x + out * expected).float(), rtol=1e-5, atol=1e-5 * (1 + sigma))
+
+
+def test_guidance_acts_between_its_levels_alone() -> None:
+    denoiser, network, x = made()
+    always = guided(denoiser, [(1.0, COND)], UNCOND, Guidance(scale=5.0))
+    interval = guided(denoiser, [(1.0, COND)], UNCOND, Guidance(scale=5.0, start=3.0, end=0.5))
+    for sigma in (3.0, 1.0, 0.501):
+        assert torch.equal(interval(x, sigma), always(x, sigma))
+    network.batches.clear()
+    for sigma in (3.001, 0.5, 0.1):
+        assert torch.equal(interval(x, sigma), denoiser(x, sigma, COND))
+    assert network.batches == [3] * 6

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tintype.common.rng import Noise
 from tintype.diffusion.denoiser import Conditioning, Denoiser
-from tintype.diffusion.guidance import cfg
+from tintype.diffusion.guidance import Guidance, guided
 from tintype.diffusion.samplers import SAMPLERS, sampler
 from tintype.diffusion.scaling import SCALINGS
 from tintype.diffusion.schedule import DDPM, DDPMConfig
@@ -30,7 +30,7 @@ def test_a_step_costs_less_than_a_millisecond_outside_the_network(name: str) -> 
     schedule = DDPM(DDPMConfig(betas="cosine", sigma_max=40.0))
     sigmas = trailing(schedule, STEPS)
     cond = Conditioning(context=torch.zeros(1, 32, 192), vector=torch.zeros(1, 192))
-    denoise = cfg(Denoiser(nothing, schedule, SCALINGS["v"]), cond, cond, 3.0)
+    denoise = guided(Denoiser(nothing, schedule, SCALINGS["v"]), [(1.0, cond)], cond, Guidance(scale=3.0))
     times: list[float] = []
     with torch.inference_mode():
         for _ in range(ROUNDS):

@@ -35,22 +35,28 @@ class Conditioning:
     vector: Tensor | None = None
     concat: Tensor | None = None
 
+    @property
+    def shapes(self) -> tuple[torch.Size | None, ...]:
+        """Of each slot, without the batch."""
+        slots = (self.context, self.vector, self.concat)
+        return tuple(None if slot is None else slot.shape[1:] for slot in slots)
+
     def map(self, change: Callable[[Tensor], Tensor]) -> "Conditioning":
         """The same slots, each changed."""
         slots = (self.context, self.vector, self.concat)
         return Conditioning(*(None if slot is None else change(slot) for slot in slots))
 
 
-def stacked(first: Conditioning, second: Conditioning) -> Conditioning:
-    """Two conditionings of the same slots as one batch: the first's rows, then the second's.
+def stacked(*conds: Conditioning) -> Conditioning:
+    """Conditionings of the same slots as one batch: the first's rows, then the second's, and so on.
 
-    Raises `ValueError` when a slot is filled in one of them only.
+    Raises `ValueError` when a slot is filled in some of them only.
     """
-    pairs = ((first.context, second.context), (first.vector, second.vector), (first.concat, second.concat))
-    for slot, (a, b) in zip(("context", "vector", "concat"), pairs, strict=True):
-        if (a is None) != (b is None):
+    slots = [tuple(getattr(cond, slot) for cond in conds) for slot in ("context", "vector", "concat")]
+    for slot, filled in zip(("context", "vector", "concat"), slots, strict=True):
+        if len({one is None for one in filled}) > 1:
             raise ValueError(f"{slot} is given on one side of the guidance only; expected it on both or on neither")
-    return Conditioning(*(None if a is None or b is None else torch.cat((a, b)) for a, b in pairs))
+    return Conditioning(*(None if filled[0] is None else torch.cat(filled) for filled in slots))
 
 
 def repeated(cond: Conditioning, count: int) -> Conditioning:
