@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tintype.common.config import from_json, nearest, override, to_json
+from tintype.common.config import added, from_json, nearest, override, to_json
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -179,3 +179,19 @@ def test_nearest() -> None:
     assert nearest("eular", names) == "euler"
     assert nearest("zzz", names) == "ddim, dpmpp_2m, euler or heun"
     assert nearest("anything", []) == "nothing, for there is none"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Grown:
+    count: int = 3
+    codes: int | None = added(None)
+    ends: tuple[float, ...] = added((0.0,))
+
+
+def test_an_added_field_is_written_when_it_says_something() -> None:
+    """So that what was written before the field was there is written the same today."""
+    assert to_json(Grown()) == {"count": 3}
+    assert to_json(Grown(codes=0, ends=())) == {"count": 3, "codes": 0, "ends": []}
+    for config in (Grown(), Grown(codes=0), Grown(ends=(1.0,))):
+        assert from_json(Grown, to_json(config)) == config
+    assert override(Grown(), ["codes=7"]).codes == 7

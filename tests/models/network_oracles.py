@@ -1,7 +1,7 @@
 """The networks of diffusers and transformers that our configurations describe, and random weights for both sides."""
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel, UNet2DModel
+from diffusers import AutoencoderKL, UNet2DConditionModel, UNet2DModel, VQModel
 from torch import Tensor, nn
 from transformers import CLIPTextConfig as TheirTextConfig
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
@@ -85,19 +85,22 @@ def their_plain_unet(config: UNetConfig) -> UNet2DModel:
     )
 
 
-def their_autoencoder(config: AutoencoderConfig) -> AutoencoderKL:
+def their_autoencoder(config: AutoencoderConfig) -> AutoencoderKL | VQModel:
     attends = [level in config.attention_levels for level in range(len(config.mult))]
-    return AutoencoderKL(
-        in_channels=config.image_channels,
-        out_channels=config.image_channels,
-        latent_channels=config.latent_channels,
-        block_out_channels=tuple(config.width * mult for mult in config.mult),
-        layers_per_block=config.num_blocks,
-        down_block_types=tuple("AttnDownEncoderBlock2D" if one else "DownEncoderBlock2D" for one in attends),
-        up_block_types=tuple("AttnUpDecoderBlock2D" if one else "UpDecoderBlock2D" for one in attends[::-1]),
-        mid_block_add_attention=config.middle_attention,
-        norm_num_groups=config.norm_groups,
-    )
+    settings = {
+        "in_channels": config.image_channels,
+        "out_channels": config.image_channels,
+        "latent_channels": config.latent_channels,
+        "block_out_channels": tuple(config.width * mult for mult in config.mult),
+        "layers_per_block": config.num_blocks,
+        "down_block_types": tuple("AttnDownEncoderBlock2D" if one else "DownEncoderBlock2D" for one in attends),
+        "up_block_types": tuple("AttnUpDecoderBlock2D" if one else "UpDecoderBlock2D" for one in attends[::-1]),
+        "mid_block_add_attention": config.middle_attention,
+        "norm_num_groups": config.norm_groups,
+    }
+    if config.codebook_size is not None:
+        return VQModel(num_vq_embeddings=config.codebook_size, **settings)
+    return AutoencoderKL(**settings)
 
 
 def their_clip_text(config: CLIPTextConfig) -> CLIPTextModel | CLIPTextModelWithProjection:

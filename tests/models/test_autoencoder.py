@@ -9,7 +9,7 @@ from torch import nn
 
 from tintype.families.diffusers_names import autoencoder_names
 from tintype.families.stable_diffusion import KL_F8
-from tintype.models.autoencoder import Autoencoder, AutoencoderConfig, Posterior
+from tintype.models.autoencoder import Autoencoder, AutoencoderConfig, Codes, Posterior, looked_up
 
 TOLERANCE = 1e-5
 
@@ -18,6 +18,10 @@ EVERY = {
     "kl-f8": SMALL,
     "attention at two levels": dataclasses.replace(SMALL, mult=(1, 2, 2), num_blocks=1, attention_levels=(0, 2)),
     "no attention": dataclasses.replace(SMALL, mult=(1, 2), latent_channels=3, middle_attention=False),
+    "vq, attention at the coarsest": dataclasses.replace(
+        SMALL, mult=(1, 2, 2), attention_levels=(2,), codebook_size=48
+    ),
+    "vq, no attention": dataclasses.replace(SMALL, latent_channels=3, middle_attention=False, codebook_size=17),
     "one level": dataclasses.replace(SMALL, mult=(1,), image_channels=4, num_blocks=3, attention_levels=(0,)),
 }
 every = pytest.mark.parametrize("config", EVERY.values(), ids=EVERY)
@@ -35,7 +39,14 @@ def test_equals_diffusers(config: AutoencoderConfig) -> None:
     ours = Autoencoder(config).eval()
     ours.load_state_dict(autoencoder_names(config).to_ours(theirs.state_dict()))
     image = torch.randn(2, config.image_channels, 4 * config.factor, 3 * config.factor)
-    posterior, expected = ours.encode(image), theirs.encode(image).latent_dist
+    encoded = ours.encode(image)
+    if isinstance(encoded, Codes):
+        expected_latent = theirs.encode(image).latents
+        assert difference(encoded.latent, expected_latent) <= TOLERANCE
+        assert len(encoded.indices.unique()) > 3  # a codebook of which one code is used would hide a wrong place
+        assert difference(ours.decode(expected_latent), theirs.decode(expected_latent).sample) <= TOLERANCE
+        return
+    posterior, expected = encoded, theirs.encode(image).latent_dist
     assert difference(posterior.mean, expected.mean) <= TOLERANCE
     assert difference(posterior.logvar, expected.logvar) <= TOLERANCE
     assert difference(ours.decode(posterior.mean), theirs.decode(expected.mean).sample) <= TOLERANCE
@@ -94,3 +105,57 @@ def test_an_overflowing_variance_is_held() -> None:
     autoencoder = Autoencoder(dataclasses.replace(SMALL, mult=(1,)))
     nn.init.constant_(autoencoder.quant_conv.bias, 1e4)
     assert autoencoder.encode(torch.zeros(1, 3, 8, 8)).logvar.max() == 20
+
+
+VQ = dataclasses.replace(SMALL, mult=(1, 2), latent_channels=3, codebook_size=29)
+
+
+@torch.inference_mode()
+def test_codes_are_the_nearest(monkeypatch: pytest.MonkeyPatch) -> None:
+    codes = Codes(torch.randn(2, 3, 5, 4), torch.randn(29, 3))
+    distances = torch.cdist(codes.latent.permute(0, 2, 3, 1).double(), codes.codebook.double())
+    assert codes.indices.dtype == torch.int64
+    assert torch.equal(codes.indices, distances.argmin(dim=-1))
+    monkeypatch.setattr("tintype.models.autoencoder.PLACES_AT_ONCE", 7)
+    assert torch.equal(codes.indices, distances.argmin(dim=-1))
+    for place in ((0, 1, 2), (1, 4, 3)):
+        row, y, x = place
+        assert torch.equal(codes.quantised[row, :, y, x], codes.codebook[codes.indices[place]])
+
+
+@torch.inference_mode()
+def test_decoding_quantises_once() -> None:
+    """Codes stay what they are; `quantise=False` takes a latent as it is (LDM's force_not_quantize)."""
+    autoencoder = randomize(Autoencoder(VQ))
+    encoded = autoencoder.encode(torch.randn(2, 3, 8, 8))
+    assert isinstance(encoded, Codes)
+    decoded = autoencoder.decode(encoded.latent)
+    assert torch.equal(autoencoder.decode(encoded.quantised), decoded)
+    assert torch.equal(autoencoder.decode(encoded.quantised, quantise=False), decoded)
+    as_it_is = autoencoder.decode(encoded.latent, quantise=False)
+    assert torch.equal(as_it_is, autoencoder.decoder(autoencoder.post_quant_conv(encoded.latent)))
+    assert difference(as_it_is, decoded) > 1e-2
+
+
+def test_codes_are_a_point_as_a_distribution() -> None:
+    latent = torch.randn(2, 3, 4, 4)
+    codes = Codes(latent, torch.randn(5, 3))
+    assert torch.equal(codes.mean, latent)
+    assert torch.equal(codes.sample(torch.randn_like(latent)), latent)
+    assert not codes.std.any()
+
+
+def test_half_precision_codes_are_looked_for_in_single() -> None:
+    """100 and 100.25 are apart in half precision; their squares are not."""
+    codebook = torch.tensor([[100.0], [100.25]]).half()
+    latent = torch.tensor([[[[100.1, 100.2]]]]).half()
+    codes = Codes(latent, codebook)
+    assert codes.indices.tolist() == [[[0, 1]]]
+    assert codes.quantised.dtype == torch.float16
+    assert torch.equal(looked_up(codes.indices, codebook), torch.tensor([[[[100.0, 100.25]]]]).half())
+
+
+@pytest.mark.parametrize("size", [0, -1])
+def test_an_empty_codebook_is_refused(size: int) -> None:
+    with pytest.raises(ValueError, match=f"codebook_size {size}: expected 1 or more, or none"):
+        AutoencoderConfig(codebook_size=size)

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -129,3 +131,8 @@ def test_the_loss_depends_on_the_given_generator_alone() -> None:
     assert torch.equal(losses[0], losses[1])
     assert not torch.equal(losses[0], losses[2])
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_codebook_needs_another_objective() -> None:
+    with pytest.raises(ValueError, match="an autoencoder with a codebook: this objective expects a Gaussian latent"):
+        AutoencodingObjective(Autoencoder(dataclasses.replace(TINY, codebook_size=8)), AutoencodingConfig())

@@ -10,6 +10,7 @@ from typing import Literal, TypeVar, cast
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 D = TypeVar("D")
+ADDED = "added"
 
 
 def nearest(word: str, names: Sequence[str]) -> str:
@@ -22,10 +23,18 @@ def nearest(word: str, names: Sequence[str]) -> str:
     return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} or {shown[-1]}"
 
 
+def added(default: D) -> D:
+    """A field that came after files were published: `to_json` leaves it out at its default, so that those files, and
+    digests of them, stay what they are."""
+    return dataclasses.field(default=default, metadata={ADDED: True})
+
+
 def to_json(config: object) -> Json:
     """A (nested) dataclass as plain JSON values; tuples become lists."""
     if dataclasses.is_dataclass(config) and not isinstance(config, type):
-        return {field.name: to_json(getattr(config, field.name)) for field in dataclasses.fields(config)}
+        values = [(field, getattr(config, field.name)) for field in dataclasses.fields(config)]
+        written = [(field, value) for field, value in values if ADDED not in field.metadata or value != field.default]
+        return {field.name: to_json(value) for field, value in written}
     if isinstance(config, list | tuple):
         return [to_json(item) for item in cast("Sequence[object]", config)]
     if isinstance(config, Mapping):

@@ -17,7 +17,7 @@ LOOKED_AT = 16
 
 
 def make_latents(path: Path, scenes: Scenes, autoencoder: Autoencoder, count: int, *, key: object) -> None:
-    """Encode scenes 0 to count - 1: "mean" and "std" of the raw posterior, count C h w float16. `key` is stored.
+    """Encode scenes 0 to count - 1: "mean" and "std" of the raw latents, count C h w float16. `key` is stored.
 
     The file appears when all are encoded: what was interrupted begins again.
     """
@@ -28,9 +28,9 @@ def make_latents(path: Path, scenes: Scenes, autoencoder: Autoencoder, count: in
         for first in tqdm(range(0, count, CHUNK), desc="latents", unit="batch", dynamic_ncols=True):
             indices = range(first, min(first + CHUNK, count))
             image = to_tensor([scenes[index].picture for index in indices]).to(device)
-            posterior = autoencoder.encode(image)
-            means.append(posterior.mean.half().cpu())
-            stds.append((0.5 * posterior.logvar).exp().half().cpu())
+            encoded = autoencoder.encode(image)
+            means.append(encoded.mean.half().cpu())
+            stds.append(encoded.std.half().cpu())
     save_tensors(path, {"mean": torch.cat(means), "std": torch.cat(stds)}, key)
 
 

@@ -58,7 +58,7 @@ def unet_names(
 
 
 def autoencoder_names(config: AutoencoderConfig) -> KeyMap:
-    """AutoencoderKL. Pixels that enter as channels (`patch_size`) leave the names as they are."""
+    """AutoencoderKL, or VQModel with a codebook. Pixels that enter as channels (`patch_size`) change no name."""
     return KeyMap(_autoencoder(config))
 
 
@@ -138,6 +138,8 @@ def _autoencoder(config: AutoencoderConfig) -> Iterator[Rule]:
         yield from module(f"{half}.norm_out", f"{half}.conv_norm_out")
         yield from module(f"{half}.conv_out", f"{half}.conv_out")
     yield from module("quant_conv", "quant_conv")
+    if config.codebook_size is not None:
+        yield Rule("codebook.weight", "quantize.embedding.weight")
     yield from module("post_quant_conv", "post_quant_conv")
 
 

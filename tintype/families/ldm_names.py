@@ -41,7 +41,7 @@ def unet_names(config: UNetConfig, *, projection: Projection) -> KeyMap:
 
 
 def autoencoder_names(config: AutoencoderConfig) -> KeyMap:
-    """LDM's AutoencoderKL below `first_stage_model.`."""
+    """LDM's AutoencoderKL, or VQModelInterface with a codebook, below `first_stage_model.`."""
     return KeyMap(_autoencoder(config))
 
 
@@ -155,6 +155,8 @@ def _autoencoder(config: AutoencoderConfig) -> Iterator[Rule]:
         yield from module(f"{half}.norm_out", f"{half}.norm_out")
         yield from module(f"{half}.conv_out", f"{half}.conv_out")
     yield from module("quant_conv", "quant_conv")
+    if config.codebook_size is not None:
+        yield Rule("codebook.weight", "quantize.embedding.weight")
     yield from module("post_quant_conv", "post_quant_conv")
 
 

@@ -1,4 +1,4 @@
-"""The first stage: a convolutional autoencoder with a Gaussian latent (LDM, section 3.1 and appendix G)."""
+"""The first stage: a convolutional autoencoder with a Gaussian latent or a codebook (LDM, section 3.1, appendix G)."""
 
 from dataclasses import dataclass
 
@@ -6,16 +6,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tintype.common.config import added
 from tintype.nn.attention import AttentionBlock
 from tintype.nn.blocks import Downsample, ResBlock, Upsample
 from tintype.nn.layers import to_channels_last
 
 NORM_EPS = 1e-6
+PLACES_AT_ONCE = 4096
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AutoencoderConfig:
-    """Downsampling factor = patch_size * 2 ** (len(mult) - 1). Defaults are Stable Diffusion's KL-f8."""
+    """Downsampling factor = patch_size * 2 ** (len(mult) - 1). Defaults are Stable Diffusion's KL-f8; with a
+    `codebook_size` it is a VQ model."""
 
     image_channels: int = 3
     latent_channels: int = 4
@@ -29,6 +32,16 @@ class AutoencoderConfig:
         False  # patches straight to latents and back, beside the networks: a small one learns faster
     )
     norm_groups: int = 32
+    codebook_size: int | None = added(None)  # number of codes of `latent_channels` each; None: a Gaussian latent (KL)
+
+    def __post_init__(self) -> None:
+        if self.codebook_size is not None and self.codebook_size < 1:
+            raise ValueError(f"codebook_size {self.codebook_size}: expected 1 or more, or none for a Gaussian latent")
+
+    @property
+    def moments(self) -> int:
+        """Channels that the encoder gives: a Gaussian is a mean and a variance."""
+        return self.latent_channels * (2 if self.codebook_size is None else 1)
 
     @property
     def factor(self) -> int:
@@ -43,17 +56,82 @@ class Posterior:
     mean: Tensor
     logvar: Tensor
 
+    @property
+    def std(self) -> Tensor:
+        return (0.5 * self.logvar).exp()
+
     def sample(self, noise: Tensor) -> Tensor:
         """noise: B C h w standard normal."""
-        return self.mean + (0.5 * self.logvar).exp() * noise
+        return self.mean + self.std * noise
 
     def kl(self) -> Tensor:
         """Divergence from the standard normal in nats, element by element: B C h w."""
         return 0.5 * (self.mean.square() + self.logvar.exp() - 1 - self.logvar)
 
 
+@dataclass(frozen=True, slots=True)
+class Codes:
+    """The latent of a VQ model before quantisation, B C h w, and the codebook (K C) it will be quantised with.
+
+    Latent diffusion works on the former (LDM's VQModelInterface) and leaves quantising to `decode`. As a distribution
+    it is a point, so that what reads a `Posterior`'s mean, std and samples reads it as well.
+    """
+
+    latent: Tensor
+    codebook: Tensor
+
+    @property
+    def mean(self) -> Tensor:
+        return self.latent
+
+    @property
+    def std(self) -> Tensor:
+        return torch.zeros_like(self.latent)
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """The latent, whatever the noise."""
+        assert noise.shape == self.latent.shape
+        return self.latent
+
+    @property
+    def indices(self) -> Tensor:
+        """The nearest code of each place: B h w int64 below K."""
+        return nearest_codes(self.latent, self.codebook)
+
+    @property
+    def quantised(self) -> Tensor:
+        """B C h w, made of codes."""
+        return looked_up(self.indices, self.codebook)
+
+
+def nearest_codes(latent: Tensor, codebook: Tensor) -> Tensor:
+    """Of each place of the latent (B C h w) the code with the least Euclidean distance: B h w. Computed in float32,
+    some places at a time, since the distances to all 16,384 codes take 256 times the memory of 64 channels."""
+    places, codes = latent.permute(0, 2, 3, 1).flatten(0, 2).float(), codebook.float()
+    lengths = codes.square().sum(dim=1)
+    nearest = [(lengths - 2 * some @ codes.t()).argmin(dim=1) for some in places.split(PLACES_AT_ONCE)]
+    return torch.cat(nearest).unflatten(0, (len(latent), *latent.shape[2:]))
+
+
+def looked_up(indices: Tensor, codebook: Tensor) -> Tensor:
+    """Codes (B h w) as a latent: B C h w in channels-last memory."""
+    return F.embedding(indices, codebook).permute(0, 3, 1, 2)
+
+
+class Codebook(nn.Module):
+    """The K codes of a VQ model (van den Oord et al. 2017), K C."""
+
+    def __init__(self, size: int, dim: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(size, dim).uniform_(-1 / size, 1 / size))
+
+    def forward(self, latent: Tensor) -> Tensor:
+        """Each place (B C h w) replaced by its nearest code."""
+        return looked_up(nearest_codes(latent, self.weight), self.weight)
+
+
 class Encoder(nn.Module):
-    """image: B 3 H W -> moments: B 2C h w."""
+    """image: B 3 H W -> moments: B 2C h w (with a codebook B C h w)."""
 
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
@@ -73,9 +151,9 @@ class Encoder(nn.Module):
         self.down = nn.Sequential(*stages)
         self.middle = _middle(channels, config)
         self.norm_out = nn.GroupNorm(groups, channels, eps=NORM_EPS)
-        self.conv_out = nn.Conv2d(channels, 2 * config.latent_channels, 3, padding=1)
+        self.conv_out = nn.Conv2d(channels, config.moments, 3, padding=1)
         patch = config.factor
-        linear = nn.Conv2d(config.image_channels, 2 * config.latent_channels, patch, stride=patch)
+        linear = nn.Conv2d(config.image_channels, config.moments, patch, stride=patch)
         self.shortcut = linear if config.linear_shortcut else None
 
     def forward(self, image: Tensor) -> Tensor:
@@ -125,7 +203,7 @@ def _middle(channels: int, config: AutoencoderConfig) -> nn.Sequential:
 
 
 class Autoencoder(nn.Module):
-    """encode(image: B 3 H W in [-1, 1]) -> Posterior over B C h w; decode is its inverse, not clamped.
+    """encode(image: B 3 H W in [-1, 1]) -> Posterior over B C h w, or Codes; decode is its inverse, not clamped.
 
     Latents here are raw: `LatentSpace` brings them to unit variance.
     """
@@ -135,7 +213,9 @@ class Autoencoder(nn.Module):
         self.config = config
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
-        self.quant_conv = nn.Conv2d(2 * config.latent_channels, 2 * config.latent_channels, 1)
+        self.quant_conv = nn.Conv2d(config.moments, config.moments, 1)
+        codes = config.codebook_size
+        self.codebook = None if codes is None else Codebook(codes, config.latent_channels)
         self.post_quant_conv = nn.Conv2d(config.latent_channels, config.latent_channels, 1)
         self._initialise()
         to_channels_last(self)
@@ -154,23 +234,30 @@ class Autoencoder(nn.Module):
             nn.init.normal_(self.decoder.shortcut.weight, std=0.3 * self.config.latent_channels**-0.5)
         for module in (self.quant_conv, self.post_quant_conv):
             nn.init.dirac_(module.weight)
+        if self.codebook is not None:
+            return
         assert self.encoder.conv_out.bias is not None  # it is made with one
         nn.init.constant_(self.encoder.conv_out.bias[self.config.latent_channels :], -4.0)
 
-    def encode(self, image: Tensor) -> Posterior:
+    def encode(self, image: Tensor) -> Posterior | Codes:
         """H and W must be multiples of `config.factor`, else `ValueError`."""
         height, width = image.shape[-2:]
         if height % self.config.factor or width % self.config.factor:
             raise ValueError(f"picture of {width} x {height}: both sides must be multiples of {self.config.factor}")
-        moments = self.quant_conv(self.encoder(image.contiguous(memory_format=torch.channels_last)))
-        mean, logvar = moments.float().chunk(2, dim=1)
+        moments = self.quant_conv(self.encoder(image.contiguous(memory_format=torch.channels_last))).float()
+        if self.codebook is not None:
+            return Codes(moments, self.codebook.weight)
+        mean, logvar = moments.chunk(2, dim=1)
         return Posterior(mean, logvar.clamp(-30, 20))
 
-    def decode(self, latent: Tensor) -> Tensor:
+    def decode(self, latent: Tensor, *, quantise: bool = True) -> Tensor:
+        """A VQ model quantises first, unless told that the latent is made of codes (LDM: force_not_quantize)."""
+        if self.codebook is not None and quantise:
+            latent = self.codebook(latent)
         x = latent.contiguous(memory_format=torch.channels_last)
         return self.decoder(self.post_quant_conv(x))
 
-    def forward(self, image: Tensor, noise: Tensor) -> tuple[Tensor, Posterior]:
+    def forward(self, image: Tensor, noise: Tensor) -> tuple[Tensor, Posterior | Codes]:
         """The round trip with a sampled latent, for training."""
-        posterior = self.encode(image)
-        return self.decode(posterior.sample(noise)), posterior
+        encoded = self.encode(image)
+        return self.decode(encoded.sample(noise)), encoded

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tintype.models.autoencoder import Autoencoder
+from tintype.models.autoencoder import Autoencoder, Posterior
 from tintype.objectives.base import Batch
 from tintype.objectives.perceptual import FeatureDistance
 
@@ -32,6 +32,8 @@ class AutoencodingObjective:
     ) -> None:
         if config.features and features is None:
             raise ValueError(f"features weight {config.features}: a feature network is expected with it")
+        if autoencoder.config.codebook_size is not None:
+            raise ValueError("an autoencoder with a codebook: this objective expects a Gaussian latent; leave it out")
         self.autoencoder = autoencoder
         self.config = config
         self.features = features
@@ -47,6 +49,7 @@ class AutoencodingObjective:
             image.shape[3] // factor,
         )
         decoded, posterior = self.parts[part](image, torch.randn(shape, generator=noise).to(image.device))
+        assert isinstance(posterior, Posterior)  # an autoencoder with a codebook was refused
         difference = decoded.float() - image
         terms = {
             "l1": difference.abs().mean(),
