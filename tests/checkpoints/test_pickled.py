@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tintype.checkpoints.pickled import PickledTensors, read_program
+from tintype.checkpoints.pickled import read_program
+from tintype.checkpoints.tensors import open_tensors
 
 DTYPES = [
     torch.float64,
@@ -41,7 +42,7 @@ def tensors() -> dict[str, Tensor]:
 def test_tensors_are_those_torch_saved(tmp_path: Path, inside: bool, protocol: int) -> None:
     path, made = tmp_path / "model.ckpt", tensors()
     torch.save({"state_dict": made, "global_step": 7} if inside else made, path, pickle_protocol=protocol)
-    found = PickledTensors(path)
+    found = open_tensors(path)
     assert found.shapes == {name: tuple(tensor.shape) for name, tensor in made.items()}
     for name, tensor in made.items():
         read = found.read(name)
@@ -68,7 +69,7 @@ def test_what_lightning_keeps_beside_them_is_passed_over(tmp_path: Path) -> None
         },
         tmp_path / "lightning.ckpt",
     )
-    found = PickledTensors(tmp_path / "lightning.ckpt")
+    found = open_tensors(tmp_path / "lightning.ckpt")
     assert found.shapes == {"weight": (3, 2), "bias": (3,)}
     assert torch.equal(found.read("weight"), state["weight"])
 
@@ -86,7 +87,7 @@ def test_code_is_refused_and_not_run(tmp_path: Path, protocol: int) -> None:
     canary, path = tmp_path / "canary", tmp_path / "evil.ckpt"
     torch.save({"state_dict": {"a": torch.ones(2)}, "x": Canary(canary)}, path, pickle_protocol=max(protocol, 2))
     with pytest.raises(ValueError, match=r"evil.ckpt: its pickle holds .*nothing was run"):
-        PickledTensors(path)
+        open_tensors(path)
     with pytest.raises(ValueError, match="nothing was run"):
         read_program(pickle.dumps([Canary(canary)], protocol=protocol))
     assert not canary.exists()
@@ -126,7 +127,7 @@ def test_a_file_cut_anywhere_is_refused(tmp_path: Path, keep: float) -> None:
     whole = path.read_bytes()
     path.write_bytes(whole[: int(keep * len(whole)) if isinstance(keep, float) else keep])
     with pytest.raises(ValueError, match=r"model\.ckpt is not a whole"):
-        PickledTensors(path)
+        open_tensors(path)
 
 
 def rewritten(path: Path, change: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> None:
@@ -142,14 +143,14 @@ def test_tensors_that_reach_beyond_their_data_are_refused(tmp_path: Path) -> Non
     torch.save({"a": torch.ones(4)}, path)
     rewritten(path, {"model/data/0": b"\0" * 12})
     with pytest.raises(ValueError, match="the data of a has 12 bytes; expected 16"):
-        PickledTensors(path)
+        open_tensors(path)
     torch.save({"a": torch.ones(4)}, path)
     with zipfile.ZipFile(path) as archive:
         program = archive.read("model/data.pkl")
     assert program.count(b"K\x04\x85") == 1
     rewritten(path, {"model/data.pkl": program.replace(b"K\x04\x85", b"K\x05\x85")})
     with pytest.raises(ValueError, match="5 values in a storage of 4"):
-        PickledTensors(path)
+        open_tensors(path)
 
 
 def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
@@ -158,12 +159,12 @@ def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
     rewritten(path, {"model/data.pkl": b"\0" * (65 * 2**20)}, zipfile.ZIP_DEFLATED)
     assert path.stat().st_size < 2**20
     with pytest.raises(ValueError, match="expected fewer than 64 MiB"):
-        PickledTensors(path)
+        open_tensors(path)
 
 
 def test_reading_maps_the_file_and_leaves_it_alone(tmp_path: Path) -> None:
     path = tmp_path / "model.ckpt"
     torch.save({"a": torch.ones(4)}, path)
     before = path.read_bytes()
-    PickledTensors(path).read("a").zero_()
+    open_tensors(path).read("a").zero_()
     assert path.read_bytes() == before

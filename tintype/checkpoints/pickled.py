@@ -12,11 +12,11 @@ import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, BinaryIO, cast
 
-import numpy as np
 import torch
-from torch import Tensor
+
+from tintype.checkpoints.stored import Stored
 
 LARGEST_PROGRAM = 64 * 2**20  # bytes; Stable Diffusion's has 0.3 MiB
 LOCAL_HEADER = struct.Struct("<4s5H3I2H")  # of a zip entry (APPNOTE 4.3.7)
@@ -220,58 +220,48 @@ def _described(storage: Any, offset: int, shape: tuple[int, ...], stride: tuple[
     return Described(storage, offset, tuple(shape), tuple(stride))
 
 
-class PickledTensors:
-    """The tensors of a `.ckpt`, at its root or under "state_dict", mapped from the file when they are read.
+def pickled_tensors(path: Path) -> dict[str, Stored]:
+    """Where the tensors of a `.ckpt` lie, those at its root or under "state_dict".
 
     Raises `ValueError` for anything but such a file; nothing in it is run or allocated before that.
     """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        try:
-            with zipfile.ZipFile(path) as archive:
-                self._entries = {entry.filename: entry for entry in archive.infolist()}
-                [program] = [name for name in self._entries if name.count("/") == 1 and name.endswith("/data.pkl")]
-                if self._entries[program].file_size > LARGEST_PROGRAM:
-                    raise ValueError(
-                        f"its pickle has {self._entries[program].file_size} bytes; expected fewer than 64 MiB"
-                    )
-                self._folder = program.removesuffix("data.pkl")
-                root = read_program(archive.read(program))
-        except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, zlib.error) as error:
-            raise ValueError(f"{path} is not a whole .ckpt ({error}); copy or download it again") from error
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from error
-        found = root.get("state_dict", root) if isinstance(root, dict) else {}
-        self._tensors = {
-            name: one
-            for name, one in cast("dict[object, object]", found).items()
-            if isinstance(name, str) and isinstance(one, Described)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = {entry.filename: entry for entry in archive.infolist()}
+            [program] = [name for name in entries if name.count("/") == 1 and name.endswith("/data.pkl")]
+            if entries[program].file_size > LARGEST_PROGRAM:
+                raise ValueError(f"its pickle has {entries[program].file_size} bytes; expected fewer than 64 MiB")
+            root = read_program(archive.read(program))
+    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, zlib.error) as error:
+        raise ValueError(f"{path} is not a whole .ckpt ({error}); copy or download it again") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    described = _by_name(root)
+    if not described:
+        raise ValueError(f"{path} holds no tensors by name; expected a checkpoint of a network")
+    folder = program.removesuffix("data.pkl")
+    with path.open("rb") as file:
+        return {
+            name: _stored(file, entries.get(f"{folder}data/{one.storage.key}"), name, one)
+            for name, one in described.items()
         }
-        if not self._tensors:
-            raise ValueError(f"{path} holds no tensors by name; expected a checkpoint of a network")
-        for name, one in self._tensors.items():
-            self._check(name, one)
 
-    @property
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        return {name: one.shape for name, one in self._tensors.items()}
 
-    def read(self, name: str) -> Tensor:
-        """The tensor as it lies in the file, in its own precision; changing it does not change the file."""
-        one = self._tensors[name]
-        entry = self._entries[f"{self._folder}data/{one.storage.key}"]
-        with self.path.open("rb") as file:
-            file.seek(entry.header_offset)
-            fields = LOCAL_HEADER.unpack(file.read(LOCAL_HEADER.size))
-        begin = entry.header_offset + LOCAL_HEADER.size + fields[-2] + fields[-1]
-        raw = np.memmap(self.path, dtype=np.uint8, mode="c", offset=begin, shape=(entry.file_size,))
-        whole = torch.from_numpy(raw if begin % 16 == 0 else np.array(raw)).view(one.storage.dtype)
-        return whole.as_strided(one.shape, one.stride, one.offset)
+def _by_name(root: object) -> dict[str, Described]:
+    found = root.get("state_dict", root) if isinstance(root, dict) else {}
+    return {
+        name: one
+        for name, one in cast("dict[object, object]", found).items()
+        if isinstance(name, str) and isinstance(one, Described)
+    }
 
-    def _check(self, name: str, one: Described) -> None:
-        entry = self._entries.get(f"{self._folder}data/{one.storage.key}")
-        size = one.storage.count * one.storage.dtype.itemsize
-        if entry is None or entry.compress_type != zipfile.ZIP_STORED or entry.file_size != size:
-            has = "is missing" if entry is None else f"has {entry.file_size} bytes"
-            raise ValueError(f"{self.path}: the data of {name} {has}; expected {size}; copy or download the file again")
+
+def _stored(file: BinaryIO, entry: zipfile.ZipInfo | None, name: str, one: Described) -> Stored:
+    size = one.storage.count * one.storage.dtype.itemsize
+    if entry is None or entry.compress_type != zipfile.ZIP_STORED or entry.file_size != size:
+        has = "is missing" if entry is None else f"has {entry.file_size} bytes"
+        raise ValueError(f"{file.name}: the data of {name} {has}; expected {size}; copy or download the file again")
+    file.seek(entry.header_offset)
+    *_, name_length, extra_length = LOCAL_HEADER.unpack(file.read(LOCAL_HEADER.size))
+    begin = entry.header_offset + LOCAL_HEADER.size + name_length + extra_length
+    return Stored(begin, one.storage.dtype, one.shape, one.stride, one.offset)
