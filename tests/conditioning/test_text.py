@@ -1,6 +1,9 @@
 import pytest
 import torch
+from clip_oracles import give, their_tokenizer, their_tower
+from diffusers import StableDiffusionPipeline
 
+from tintype.conditioning.prompt import Prompt
 from tintype.conditioning.text import TextConditioner, TextConfig, Tokens, dropped, word_ids, words_of
 from tintype.conditioning.tokenizer import END, START, tokenize
 from tintype.models.clip import CLIPTextConfig
@@ -199,3 +202,78 @@ def test_short_ids_from_a_file_can_be_dropped_and_encoded() -> None:
     assert torch.equal(out.ids, tokens.ids)
     with torch.no_grad():
         assert torch.equal(conditioner.encode(out).context, conditioner.encode(tokens).context)
+
+
+# Which layer is read, and what follows a text
+
+SMALL = clip(context_length=77, num_layers=3)
+PROMPT = "a red apple on a white horse"
+
+
+@pytest.mark.parametrize("clip_skip", [None, 1, 2])
+def test_clip_skip_equals_diffusers(clip_skip: int | None) -> None:
+    """Theirs counts the layers left out; A1111's and ours the layer read, from the end."""
+    theirs = their_tower(SMALL, 3)
+    object.__setattr__(theirs, "text_model", theirs)  # diffusers 0.42 looks for a level that transformers 5.6 left out
+    pipeline = StableDiffusionPipeline(
+        None, theirs, their_tokenizer(), None, None, None, None, requires_safety_checker=False
+    )
+    conditioner = TextConditioner(TextConfig(clip=SMALL))
+    give(conditioner.encoder, theirs)
+    with torch.no_grad():
+        expected, _ = pipeline.encode_prompt(PROMPT, "cpu", 1, False, clip_skip=clip_skip)
+        got = conditioner([Prompt(text=PROMPT, clip_skip=1 + (clip_skip or 0))]).context
+    torch.testing.assert_close(got, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("layer", [0, 1, 3])
+@pytest.mark.parametrize("final_norm", [True, False])
+def test_layer_and_final_norm(layer: int, final_norm: bool) -> None:
+    theirs = their_tower(SMALL, 4)
+    conditioner = TextConditioner(TextConfig(clip=SMALL, layer=layer, final_norm=final_norm, pad="zero"))
+    give(conditioner.encoder, theirs)
+    ids = their_tokenizer("!")([PROMPT, ""], padding="max_length", return_tensors="pt").input_ids
+    assert conditioner.tokens([PROMPT, ""]).ids.tolist() == ids.tolist()
+    with torch.no_grad():
+        hidden = theirs(ids, output_hidden_states=True).hidden_states[-1 - layer]
+        expected = theirs.final_layer_norm(hidden) if final_norm else hidden
+        torch.testing.assert_close(conditioner([PROMPT, ""]).context, expected, rtol=0, atol=1e-5)
+        # a family's own layer is never passed towards the end
+        last = conditioner([Prompt(text=PROMPT, clip_skip=1), Prompt(text="")]).context
+        torch.testing.assert_close(last, expected, rtol=0, atol=1e-5)
+
+
+def test_zeros_after_the_end_leave_the_pooled_text_there() -> None:
+    config = clip(context_length=77, num_layers=3, projection_dim=20)
+    theirs = their_tower(config, 5)
+    conditioner = TextConditioner(TextConfig(clip=config, pad="zero", pooled=True))
+    give(conditioner.encoder, theirs)
+    ids = their_tokenizer("!")([PROMPT, ""], padding="max_length", return_tensors="pt").input_ids
+    assert ids[1].tolist() == [START, END] + [0] * 75
+    with torch.no_grad():
+        torch.testing.assert_close(conditioner([PROMPT, ""]).vector, theirs(ids).text_embeds, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"layer": 4}, "layer 4: expected 0 to 3"),
+        ({"layer": -1}, "layer -1: expected 0 to 3"),
+        ({"pad": "zero", "words": ("a",)}, "expected 'end' for a model with words"),
+    ],
+)
+def test_impossible_settings_are_named(settings: dict[str, object], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        TextConfig(clip=SMALL, **settings)
+
+
+@pytest.mark.parametrize("clip_skip", [0, 2])
+def test_more_clip_skip_than_layers_is_refused(whole: TextConditioner, clip_skip: int) -> None:
+    with pytest.raises(ValueError, match=f"clip_skip {clip_skip}: expected 1 to 1"):
+        whole([Prompt(text="a", clip_skip=clip_skip)])
+
+
+def test_one_batch_has_one_clip_skip() -> None:
+    conditioner = TextConditioner(TextConfig(clip=SMALL))
+    with pytest.raises(ValueError, match=r"ask for clip_skip \[1, 2\]; expected the same for all"):
+        conditioner(["a", Prompt(text="a", clip_skip=2)])

@@ -1,12 +1,10 @@
-import gzip
 import unicodedata
-from importlib import resources
 from typing import Protocol
 
 import pytest
+from clip_oracles import shipped_merges, their_tokenizer
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from transformers import CLIPTokenizer
 
 from tintype.conditioning.tokenizer import END, START, tokenize
 
@@ -19,34 +17,9 @@ class Oracle(Protocol):
     def __call__(self, text: str) -> dict[str, list[int]]: ...
 
 
-def shipped_merges() -> list[tuple[str, str]]:
-    packed = (resources.files("tintype.conditioning") / "clip_merges.txt.gz").read_bytes()
-    lines = gzip.decompress(packed).decode("utf-8").split("\n")
-    return [(line.split(" ")[0], line.split(" ")[1]) for line in lines]
-
-
-def byte_signs() -> list[str]:
-    """GPT-2's `bytes_to_unicode`, in the order of its definition."""
-    signs = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    extra = 0
-    numbers = list(signs)
-    for byte in range(256):
-        if byte not in signs:
-            numbers.append(256 + extra)
-            extra += 1
-    return [chr(number) for number in numbers]
-
-
 @pytest.fixture(scope="module")
 def oracle() -> Oracle:
-    """transformers' tokenizer, with the vocabulary put together as CLIP's `simple_tokenizer.py` does."""
-    entries = byte_signs()
-    entries += [entry + "</w>" for entry in entries]
-    entries += ["".join(pair) for pair in shipped_merges()]
-    entries += ["<|startoftext|>", "<|endoftext|>"]
-    vocabulary = {entry: number for number, entry in enumerate(entries)}
-    assert len(vocabulary) == 49_408
-    return CLIPTokenizer(vocab=vocabulary, merges=shipped_merges())
+    return their_tokenizer()
 
 
 def test_the_vocabulary_has_49408_entries() -> None:
