@@ -117,8 +117,8 @@ def _safetensors(path: Path) -> tuple[dict[str, Stored], dict[str, str]]:
             metadata = checked.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise ValueError(
-            f"{path} is not a whole file of weights ({error}); expected .safetensors, or a .ckpt as torch.save writes it; "
-            "copy or download it again"
+            f"{path} is not a whole file of weights ({error}); expected .safetensors, or a .ckpt as torch.save writes "
+            "it; copy or download it again"
         ) from error
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
