@@ -10,6 +10,7 @@ from typing import Literal
 from tintype.common.keymap import CONV_1X1, KeyMap, Rule, inside, module
 from tintype.models.autoencoder import AutoencoderConfig
 from tintype.models.clip import CLIPTextConfig
+from tintype.models.token_transformer import TokenTransformerConfig
 from tintype.models.unet import UNetConfig
 
 Projection = Literal["conv", "linear"]
@@ -44,6 +45,12 @@ TEXT_LAYER = {
     "fc1": "mlp.fc1",
     "fc2": "mlp.fc2",
 }
+TOKEN_LAYER = TEXT_LAYER | {
+    "norm1": "self_attn_layer_norm",
+    "norm2": "final_layer_norm",
+    "fc1": "fc1",
+    "fc2": "fc2",
+}
 
 
 def unet_names(
@@ -65,6 +72,11 @@ def autoencoder_names(config: AutoencoderConfig) -> KeyMap:
 def clip_text_names(config: CLIPTextConfig, *, prefix: str = "text_model.") -> KeyMap:
     """CLIPTextModel and CLIPTextModelWithProjection. transformers from 5.6 on writes the first without `prefix`."""
     return KeyMap(_clip_text(config, prefix))
+
+
+def token_transformer_names(config: TokenTransformerConfig) -> KeyMap:
+    """LDMBertModel, without the `to_logits` head that it has and never uses."""
+    return KeyMap(_token_transformer(config))
 
 
 def _unet(config: UNetConfig, projection: Projection, vector: VectorEmbedding) -> Iterator[Rule]:
@@ -151,3 +163,11 @@ def _clip_text(config: CLIPTextConfig, prefix: str) -> Iterator[Rule]:
     yield from module("norm", f"{prefix}final_layer_norm")
     if config.projection_dim:
         yield Rule("projection.weight", "text_projection.weight")
+
+
+def _token_transformer(config: TokenTransformerConfig) -> Iterator[Rule]:
+    yield Rule("token_embedding.weight", "model.embed_tokens.weight")
+    yield Rule("position_embedding.weight", "model.embed_positions.weight")
+    for layer in range(config.num_layers):
+        yield from inside(f"layers.{layer}", f"model.layers.{layer}", TOKEN_LAYER)
+    yield from module("norm", "model.layer_norm")

@@ -12,6 +12,7 @@ from tintype.common.keymap import CONV_1X1, Fused, KeyMap, Layout, Rule, inside,
 from tintype.families.diffusers_names import TRANSFORMER_BLOCK, Projection
 from tintype.models.autoencoder import AutoencoderConfig
 from tintype.models.clip import CLIPTextConfig
+from tintype.models.token_transformer import TokenTransformerConfig
 from tintype.models.unet import UNetConfig
 
 RES_BLOCK = {
@@ -30,6 +31,8 @@ OPEN_CLIP_LAYER = {
     "fc1": "mlp.c_fc",
     "fc2": "mlp.c_proj",
 }
+TOKEN_ATTENTION = {"norm1": "0"} | {f"attention.{name}": f"1.{name}" for name in ("to_q", "to_k", "to_v", "to_out")}
+TOKEN_PERCEPTRON = {"norm2": "0", "fc1": "1.net.0.0", "fc2": "1.net.2"}
 CONV_1D = Layout(to_ours=lambda weight: weight.flatten(1), to_theirs=lambda weight: weight[:, :, None])
 TURNED = Layout(to_ours=lambda weight: weight.t(), to_theirs=lambda weight: weight.t())
 PARTS = ("to_q", "to_k", "to_v")
@@ -48,6 +51,22 @@ def autoencoder_names(config: AutoencoderConfig) -> KeyMap:
 def open_clip_names(config: CLIPTextConfig) -> KeyMap:
     """OpenCLIP's text tower (SD 2.x: `cond_stage_model.model.`, SDXL: `conditioner.embedders.1.model.`)."""
     return KeyMap(_open_clip(config))
+
+
+def token_transformer_names(config: TokenTransformerConfig) -> KeyMap:
+    """x-transformers' TransformerWrapper (`cond_stage_model.transformer.`), without the `to_logits` head that it has
+    and never uses."""
+    return KeyMap(_token_transformer(config))
+
+
+def class_names() -> KeyMap:
+    """LDM's ClassEmbedder (`cond_stage_model.`)."""
+    return KeyMap([Rule("embedding.weight", "embedding.weight")])
+
+
+def spatial_names() -> KeyMap:
+    """LDM's SpatialRescaler (`cond_stage_model.`)."""
+    return KeyMap([Rule("channel_mapper.weight", "channel_mapper.weight")])
 
 
 def _unet(config: UNetConfig, projection: Projection) -> Iterator[Rule | Fused]:
@@ -178,3 +197,13 @@ def _open_clip(config: CLIPTextConfig) -> Iterator[Rule | Fused]:
     yield from module("norm", "ln_final")
     if config.projection_dim:
         yield Rule("projection.weight", "text_projection", TURNED)
+
+
+def _token_transformer(config: TokenTransformerConfig) -> Iterator[Rule]:
+    """Attention and perceptron are two layers there."""
+    yield Rule("token_embedding.weight", "token_emb.weight")
+    yield Rule("position_embedding.weight", "pos_emb.emb.weight")
+    for layer in range(config.num_layers):
+        yield from inside(f"layers.{layer}", f"attn_layers.layers.{2 * layer}", TOKEN_ATTENTION)
+        yield from inside(f"layers.{layer}", f"attn_layers.layers.{2 * layer + 1}", TOKEN_PERCEPTRON)
+    yield from module("norm", "norm")
