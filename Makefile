@@ -44,6 +44,7 @@ $(VENV)/run.stamp: pyproject.toml constraints.txt | $(VENV)/bin/python
 $(VENV)/dev.stamp: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps k-diffusion==0.1.1.post1  # its samplers alone
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps ldm-fix==1.0.1 einops==0.8.2  # CompVis's networks
 	@touch $@ $(VENV)/run.stamp
 
 clean:

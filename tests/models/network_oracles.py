@@ -30,6 +30,15 @@ def difference(got: Tensor, expected: Tensor) -> float:
     return float((got - expected).abs().max() / expected.abs().max())
 
 
+def shapes(tensors: dict[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in tensors.items()}
+
+
+def norms(network: nn.Module) -> dict[str, nn.GroupNorm | nn.LayerNorm]:
+    modules = network.named_modules()
+    return {name: module for name, module in modules if isinstance(module, nn.GroupNorm | nn.LayerNorm)}
+
+
 def their_unet(
     config: UNetConfig, *, linear: bool = True, time_id_dim: int = 256, vector: str = "add_embedding"
 ) -> UNet2DConditionModel:

@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from network_oracles import their_autoencoder, their_clip_text, their_plain_unet, their_unet
-from torch import Tensor, nn
+from network_oracles import norms, shapes, their_autoencoder, their_clip_text, their_plain_unet, their_unet
+from torch import nn
 
 from tintype.common.keymap import CONV_1X1, KeyMap, Rule, inside, module
 from tintype.families.diffusers_names import autoencoder_names, clip_text_names, unet_names
@@ -59,15 +59,6 @@ FULL_SIZE = {
     "clip-l": lambda: (CLIPText(CLIP_L), their_clip_text(CLIP_L), clip_text_names(CLIP_L, prefix="")),
     "clip-bigg": lambda: (CLIPText(CLIP_BIG_G), their_clip_text(CLIP_BIG_G), clip_text_names(CLIP_BIG_G)),
 }
-
-
-def shapes(tensors: dict[str, Tensor]) -> dict[str, torch.Size]:
-    return {name: tensor.shape for name, tensor in tensors.items()}
-
-
-def norms(network: nn.Module) -> dict[str, nn.GroupNorm | nn.LayerNorm]:
-    modules = network.named_modules()
-    return {name: module for name, module in modules if isinstance(module, nn.GroupNorm | nn.LayerNorm)}
 
 
 @pytest.mark.parametrize("build", FULL_SIZE.values(), ids=FULL_SIZE)
