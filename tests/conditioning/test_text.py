@@ -277,3 +277,111 @@ def test_one_batch_has_one_clip_skip() -> None:
     conditioner = TextConditioner(TextConfig(clip=SMALL))
     with pytest.raises(ValueError, match=r"ask for clip_skip \[1, 2\]; expected the same for all"):
         conditioner(["a", Prompt(text="a", clip_skip=2)])
+
+
+# A1111's prompts
+
+LONG = CLIPTextConfig(width=16, num_layers=2, num_heads=2)
+
+
+@pytest.fixture(scope="module")
+def long() -> TextConditioner:
+    conditioner = TextConditioner(TextConfig(clip=LONG, pooled=True))
+    give(conditioner.encoder, their_tower(LONG, 6))
+    return conditioner
+
+
+def context(conditioner: TextConditioner, text: str, *, style: str = "a1111") -> torch.Tensor:
+    with torch.no_grad():
+        found = conditioner([Prompt(text=text, style=style)]).context
+    assert found is not None
+    return found
+
+
+def test_long_texts_are_their_chunks_one_after_the_other(long: TextConditioner) -> None:
+    theirs = their_tower(LONG, 6)
+    texts = ["red " * 75, "apple " * 75, "on a horse"]
+    ids = their_tokenizer()(texts, padding="max_length", return_tensors="pt").input_ids
+    with torch.no_grad():
+        out = theirs(ids)
+        prompt = Prompt(text="".join(texts), style="a1111")
+        cond = long([prompt])
+    torch.testing.assert_close(cond.context, out.last_hidden_state.flatten(0, 1)[None], rtol=0, atol=1e-5)
+    torch.testing.assert_close(cond.vector, out.pooler_output[:1], rtol=0, atol=1e-5)
+    assert context(long, "red BREAK apple").shape == (1, 154, 16)
+    torch.testing.assert_close(
+        context(long, "red BREAK apple"), torch.cat((context(long, "red"), context(long, "apple")), dim=1)
+    )
+
+
+def test_a_batch_is_as_long_as_its_longest(long: TextConditioner) -> None:
+    with torch.no_grad():
+        both = long([Prompt(text="red BREAK apple", style="a1111"), "red"])
+    assert both.context is not None
+    assert both.vector is not None
+    torch.testing.assert_close(both.context[:1], context(long, "red BREAK apple"))
+    torch.testing.assert_close(both.context[1:], torch.cat((context(long, "red"), context(long, "")), dim=1))
+    assert both.vector.shape == (2, 16)
+
+
+def test_weights_multiply_and_the_mean_stays(long: TextConditioner) -> None:
+    plain, got = context(long, "a red apple"), context(long, "a (red:1.5) [apple]")
+    factor = torch.ones(77)
+    factor[2], factor[3] = 1.5, 1 / 1.1
+    weighed = plain * factor[:, None]
+    expected = weighed * (plain.mean() / weighed.mean())
+    torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(got.mean(), plain.mean())
+    assert not torch.allclose(got[:, 5:], plain[:, 5:])  # the mean is the whole text's: other places pay for it
+
+
+def test_each_chunk_and_each_row_keeps_its_own_mean(long: TextConditioner) -> None:
+    joined = context(long, "(red:1.5) BREAK apple")
+    torch.testing.assert_close(joined, torch.cat((context(long, "(red:1.5)"), context(long, "apple")), dim=1))
+    with torch.no_grad():
+        both = long([Prompt(text="(red:1.5)", style="a1111"), Prompt(text="[apple]", style="a1111")]).context
+    assert both is not None
+    torch.testing.assert_close(both[1:], context(long, "[apple]"))
+
+
+def test_text_without_signs_is_the_same_in_both_styles(long: TextConditioner) -> None:
+    assert torch.equal(context(long, PROMPT), context(long, PROMPT, style="plain"))
+    assert not torch.equal(context(long, "(red)"), context(long, "(red)", style="plain"))
+
+
+def test_weights_of_a_tower_in_bfloat16(long: TextConditioner) -> None:
+    low = TextConditioner(TextConfig(clip=LONG))
+    low.load_state_dict(long.state_dict())
+    got = context(low.bfloat16(), "(red:1.5) apple")
+    assert got.dtype == torch.bfloat16
+    assert (got.float() - context(long, "(red:1.5) apple")).abs().max() < 0.1
+
+
+# Embeddings that the caller made
+
+
+def test_embeddings_of_a_text_give_its_conditioning(whole: TextConditioner) -> None:
+    with torch.no_grad():
+        tokens = whole.tokens(["a red apple", ""])
+        got = whole.encode_embeddings(whole.encoder.token_embedding(tokens.ids), tokens.end)
+        expected = whole.encode(tokens)
+    assert got.context is not None
+    assert expected.context is not None
+    assert torch.equal(got.context, expected.context)
+
+
+@pytest.mark.parametrize(
+    ("shape", "end", "words"),
+    [
+        ((12, 16), [3], r"embeddings \(12, 16\): expected \(batch, up to 12, 16\)"),
+        ((1, 13, 16), [3], r"embeddings \(1, 13, 16\)"),
+        ((1, 12, 8), [3], r"embeddings \(1, 12, 8\)"),
+        ((1, 12, 16), [12], r"end \[12\]: expected one place below 12"),
+        ((2, 12, 16), [3], r"end \[3\]"),
+    ],
+)
+def test_embeddings_of_another_shape_are_refused(
+    whole: TextConditioner, shape: tuple[int, ...], end: list[int], words: str
+) -> None:
+    with pytest.raises(ValueError, match=words):
+        whole.encode_embeddings(torch.zeros(shape), torch.tensor(end))

@@ -6,7 +6,7 @@ from clip_oracles import shipped_merges, their_tokenizer
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tintype.conditioning.tokenizer import END, START, tokenize
+from tintype.conditioning.tokenizer import END, START, entry, tokenize
 
 
 def framed(text: str) -> list[int]:
@@ -82,6 +82,12 @@ def test_special_signs_in_a_prompt_are_text() -> None:
     """Here we differ from transformers on purpose: a prompt cannot end itself."""
     for text in ("<|endoftext|>", "<|startoftext|> a cat"):
         assert not {START, END} & set(framed(text)[1:-1])
+
+
+def test_entries_of_the_vocabulary() -> None:
+    assert [entry(token) for token in (320, 6829, END)] == ["a</w>", "puppy</w>", "<|endoftext|>"]
+    with pytest.raises(ValueError, match="token 49408: expected 0 to 49407"):
+        entry(END + 1)
 
 
 def test_words_with_their_ids() -> None:

@@ -169,3 +169,21 @@ def test_empty_is_the_empty_negative_prompt() -> None:
     assert empty.context.shape == (2, 77, 40)
     assert not empty.context.any()
     assert torch.equal(empty.vector[1:], asked.vector)
+
+
+def test_towers_of_texts_of_different_lengths_are_as_long_as_the_longest() -> None:
+    ours, _ = base()
+    first, second = ours.conditioners
+    with torch.no_grad():
+        got = ours([Prompt(text="(red:1.3) BREAK apple", text_2="bird", style="a1111")])
+        one = first([Prompt(text="(red:1.3) BREAK apple", style="a1111")])
+        words, nothing = second(["bird"]), second([""])
+    assert got.context is not None
+    assert one.context is not None
+    assert words.context is not None
+    assert nothing.context is not None
+    two = torch.cat((words.context, nothing.context), dim=1)
+    torch.testing.assert_close(got.context, torch.cat((one.context, two), dim=2))
+    assert got.vector is not None
+    assert words.vector is not None
+    torch.testing.assert_close(got.vector[:, :20], words.vector)

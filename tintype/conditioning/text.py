@@ -7,10 +7,11 @@ from typing import Literal, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from tintype.conditioning.chunks import Reading, Token, read
 from tintype.conditioning.prompt import Prompt, as_prompt
 from tintype.conditioning.tokenizer import END, START, tokenize
 from tintype.diffusion.denoiser import Conditioning
-from tintype.models.clip import CLIPText, CLIPTextConfig
+from tintype.models.clip import CLIPText, CLIPTextConfig, CLIPTextOutput
 
 
 class Tokens(NamedTuple):
@@ -53,15 +54,9 @@ class Conditioner(Protocol):
         """The conditioning of no words, `count` times."""
         ...
 
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """How a prompt was understood: its token ids, the words left out because the model never saw them, and the words
-    that did not fit."""
-
-    ids: tuple[int, ...]
-    unknown: tuple[str, ...]
-    cut: tuple[str, ...]
+    def readings(self, prompt: Prompt) -> tuple[Reading, ...]:
+        """How each text tower reads a prompt."""
+        ...
 
 
 def word_ids(words: Iterable[str]) -> tuple[int, ...]:
@@ -91,35 +86,43 @@ class TextConditioner(nn.Module):
                 f"{len(self._number)} tokens; use that number"
             )
 
-    def read(self, prompt: str) -> Reading:
-        """Token ids of a prompt as this model counts them."""
-        room = self.config.clip.context_length - 2
-        ids: list[int] = []
-        unknown: list[str] = []
-        cut: list[str] = []
-        for word, tokens in tokenize(prompt):
-            if self._words and word not in self._words:
-                unknown.append(word)
-            elif cut or len(ids) + len(tokens) > room:
-                cut.append(word)
-            else:
-                ids.extend(self._number[token] for token in tokens)
-        return Reading(tuple(ids), tuple(dict.fromkeys(unknown)), tuple(cut))
+    def read(self, prompt: str | Prompt) -> Reading:
+        """The tokens of a prompt (its first text), and the words this model does not take."""
+        return read(as_prompt(prompt), room=self.config.clip.context_length - 2, words=self._words)
+
+    def readings(self, prompt: Prompt) -> tuple[Reading, ...]:
+        """How each tower reads it: here is one."""
+        return (self.read(prompt),)
 
     def tokens(self, prompts: Sequence[str]) -> Tokens:
-        """Framed and padded to the context length."""
+        """Plain texts, framed and padded to the context length."""
+        return self._framed([self.read(prompt).chunks[0] for prompt in prompts])
+
+    def _framed(self, chunks: Sequence[Sequence[Token]]) -> Tokens:
         length = self.config.clip.context_length
         start, end = self._number[START], self._number[END]
         pad = 0 if self.config.pad == "zero" else end
-        rows = [(start, *self.read(prompt).ids, end) for prompt in prompts]
+        rows = [(start, *(self._number[token.id] for token in chunk), end) for chunk in chunks]
         padded = [row + (pad,) * (length - len(row)) for row in rows]
         return Tokens(torch.tensor(padded), torch.tensor([len(row) - 1 for row in rows]))
 
     def encode(self, tokens: Tokens, *, clip_skip: int = 1) -> Conditioning:
         """The chosen layer, and the pooled text of the last one. `clip_skip`: see `Prompt`."""
+        return self._chosen(self.encoder(tokens.ids, tokens.end), clip_skip)
+
+    def encode_embeddings(self, embeddings: Tensor, end: Tensor, *, clip_skip: int = 1) -> Conditioning:
+        """`encode` from token embeddings that the caller made, B L D (L at most the context length, positions not yet
+        added); end: B, where each text's end-of-text stands. `tintype.inspect` gives those of a prompt."""
+        length, width = self.config.clip.context_length, self.config.clip.width
+        if embeddings.ndim != 3 or embeddings.shape[1] > length or embeddings.shape[2] != width:
+            raise ValueError(f"embeddings {tuple(embeddings.shape)}: expected (batch, up to {length}, {width})")
+        if end.shape != embeddings.shape[:1] or not ((end >= 0) & (end < embeddings.shape[1])).all():
+            raise ValueError(f"end {end.tolist()}: expected one place below {embeddings.shape[1]} for each text")
+        return self._chosen(self.encoder.transform(embeddings, end), clip_skip)
+
+    def _chosen(self, out: CLIPTextOutput, clip_skip: int) -> Conditioning:
         if not 1 <= clip_skip <= self.config.clip.num_layers:
             raise ValueError(f"clip_skip {clip_skip}: expected 1 to {self.config.clip.num_layers}, the tower's layers")
-        out = self.encoder(tokens.ids, tokens.end)
         layer = max(self.config.layer, clip_skip - 1)
         context = out.hidden[-1 - layer]
         if self.config.final_norm:
@@ -127,17 +130,46 @@ class TextConditioner(nn.Module):
         return Conditioning(context=context, vector=out.pooled if self.config.pooled else None)
 
     def forward(self, prompts: Sequence[str | Prompt]) -> Conditioning:
-        device = self.encoder.position_embedding.weight.device
+        """Texts of several chunks have their contexts one after the other; shorter ones get chunks without words. The
+        vector is the first chunk's. (A1111's `sd_hijack_clip.py`.)"""
         asked = [as_prompt(prompt) for prompt in prompts]
-        tokens = self.tokens([prompt.text for prompt in asked])
-        return self.encode(Tokens(tokens.ids.to(device), tokens.end.to(device)), clip_skip=_one_clip_skip(asked))
+        return self.encode_readings([self.read(prompt) for prompt in asked], clip_skip=one_clip_skip(asked))
+
+    def encode_readings(self, readings: Sequence[Reading], *, clip_skip: int, chunks: int = 1) -> Conditioning:
+        """A row a reading, as long as the longest or `chunks` chunks."""
+        count = max(chunks, *(len(reading.chunks) for reading in readings))
+        rows = [chunk for one in readings for chunk in (*one.chunks, *[()] * (count - len(one.chunks)))]
+        device = self.encoder.position_embedding.weight.device
+        tokens = self._framed(rows)
+        cond = self.encode(Tokens(tokens.ids.to(device), tokens.end.to(device)), clip_skip=clip_skip)
+        assert cond.context is not None
+        context = cond.context
+        if any(token.weight != 1 for chunk in rows for token in chunk):
+            context = emphasised(context, self._weights(rows).to(device))
+        context = context.unflatten(0, (len(readings), count)).flatten(1, 2)
+        return Conditioning(context=context, vector=None if cond.vector is None else cond.vector[::count])
+
+    def _weights(self, chunks: Sequence[Sequence[Token]]) -> Tensor:
+        """One for each place, 1 for the frame and what follows it: B L."""
+        weights = torch.ones(len(chunks), self.config.clip.context_length)
+        for row, chunk in zip(weights, chunks, strict=True):
+            row[1 : 1 + len(chunk)] = torch.tensor([token.weight for token in chunk])
+        return weights
 
     def empty(self, count: int) -> Conditioning:
         """The conditioning of the empty prompt, `count` times."""
         return self([""] * count)
 
 
-def _one_clip_skip(prompts: Sequence[Prompt]) -> int:
+def emphasised(context: Tensor, weights: Tensor) -> Tensor:
+    """context: B L D times weights: B L, scaled so that each row keeps its mean (A1111's `EmphasisOriginal`)."""
+    weighed = context.float() * weights[..., None]
+    mean, changed = (one.mean(dim=(1, 2), keepdim=True) for one in (context.float(), weighed))
+    return (weighed * (mean / changed)).to(context)
+
+
+def one_clip_skip(prompts: Sequence[Prompt]) -> int:
+    """That of all prompts of a batch. Raises `ValueError` where they differ."""
     found = {prompt.clip_skip for prompt in prompts}
     if len(found) > 1:
         raise ValueError(f"prompts of one batch ask for clip_skip {sorted(found)}; expected the same for all")

@@ -61,3 +61,11 @@ def tokenize(text: str) -> list[tuple[str, tuple[int, ...]]]:
         (text[begin:end], tuple(token.id for token in tokenizer.model.tokenize(piece)))
         for piece, (begin, end) in tokenizer.pre_tokenizer.pre_tokenize_str(text)
     ]
+
+
+def entry(token: int) -> str:
+    """What CLIP's vocabulary has under an id: bytes as printable characters, "</w>" at the end of a word."""
+    found = _tokenizer().id_to_token(token)
+    if found is None:
+        raise ValueError(f"token {token}: expected 0 to {END}")
+    return found

@@ -8,8 +8,9 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
+from tintype.conditioning.chunks import Reading
 from tintype.conditioning.prompt import Framing, Prompt, as_prompt
-from tintype.conditioning.text import TextConditioner, TextConfig
+from tintype.conditioning.text import TextConditioner, TextConfig, one_clip_skip
 from tintype.diffusion.denoiser import Conditioning
 from tintype.nn.embedding import timestep_embedding
 
@@ -50,10 +51,12 @@ class TextTowers(nn.Module):
 
     def forward(self, prompts: Sequence[str | Prompt]) -> Conditioning:
         asked = [as_prompt(prompt) for prompt in prompts]
-        texts = zip(*(prompt.texts(len(self.towers)) for prompt in asked), strict=True)
+        readings = [self.readings(prompt) for prompt in asked]
+        chunks = max(len(one.chunks) for reading in readings for one in reading)
+        skip = one_clip_skip(asked)
         read = [
-            tower([dataclasses.replace(prompt, text=text) for prompt, text in zip(asked, column, strict=True)])
-            for tower, column in zip(self.conditioners, texts, strict=True)
+            tower.encode_readings(column, clip_skip=skip, chunks=chunks)
+            for tower, column in zip(self.conditioners, zip(*readings, strict=True), strict=True)
         ]
         context = torch.cat([_given(one.context) for one in read], dim=-1)
         pooled = _given(read[-1].vector)
@@ -62,6 +65,14 @@ class TextTowers(nn.Module):
             keep = torch.tensor(kept, device=context.device, dtype=context.dtype)
             context, pooled = keep[:, None, None] * context, keep[:, None] * pooled
         return Conditioning(context=context, vector=torch.cat((pooled, self._numbers(asked).to(pooled)), dim=-1))
+
+    def readings(self, prompt: Prompt) -> tuple[Reading, ...]:
+        """How each tower reads its text of a prompt."""
+        texts = prompt.texts(len(self.towers))
+        return tuple(
+            tower.read(dataclasses.replace(prompt, text=text))
+            for tower, text in zip(self.conditioners, texts, strict=True)
+        )
 
     def empty(self, count: int) -> Conditioning:
         """The conditioning of an empty negative prompt, `count` times."""

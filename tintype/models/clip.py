@@ -72,10 +72,14 @@ class CLIPText(nn.Module):
         nn.init.normal_(self.position_embedding.weight, std=0.01)
 
     def forward(self, ids: Tensor, end: Tensor) -> CLIPTextOutput:
-        x = self.token_embedding(ids) + self.position_embedding.weight[: ids.shape[1]]  # B L D
+        return self.transform(self.token_embedding(ids), end)
+
+    def transform(self, embeddings: Tensor, end: Tensor) -> CLIPTextOutput:
+        """From the tokens' embeddings, B L D, without positions."""
+        x = embeddings + self.position_embedding.weight[: embeddings.shape[1]]  # B L D
         hidden = [x]
         for layer in self.layers:
             hidden.append(layer(hidden[-1]))
         last = self.norm(hidden[-1])
-        pooled = self.projection(last[torch.arange(len(ids), device=ids.device), end])  # B D
+        pooled = self.projection(last[torch.arange(len(x), device=x.device), end])  # B D
         return CLIPTextOutput(tuple(hidden), last, pooled)
