@@ -17,7 +17,7 @@ from tintype.diffusion.samplers import sampler
 from tintype.diffusion.step import Step
 from tintype.families.base import LatentDiffusion
 from tintype.tasks.infotext import Provenance, stamp
-from tintype.tasks.plan import Plan, resolve
+from tintype.tasks.plan import Plan, chosen, heard, resolve
 from tintype.tasks.request import Request
 from tintype.tasks.text_to_image import text_to_image
 
@@ -47,12 +47,14 @@ def _steps(model: LatentDiffusion, request: Request) -> Iterator[Step]:
 
 
 def _walk(model: LatentDiffusion, request: Request, plan: Plan, noise: Noise) -> Iterator[Step]:
-    assert request.sampler is not None
     assert request.cfg_scale is not None
     with torch.inference_mode():
         guidance = Guidance(scale=request.cfg_scale)
-        denoise = plan.wrap(guided(model.denoiser, [(1.0, plan.cond)], plan.uncond, guidance))
-        walk = sampler(request.sampler, model.denoiser.schedule, eta=request.eta)
+        denoiser = heard(model, request, plan.sigmas)
+        denoise = plan.wrap(guided(denoiser, [(1.0, plan.cond)], plan.uncond, guidance))
+        preset = chosen(model, request)
+        eta = preset.eta if request.eta is None else request.eta
+        walk = sampler(preset.sampler, model.denoiser.schedule, eta=eta)
         steps = walk(denoise, plan.x, plan.sigmas, noise)
     while True:  # inference mode is entered anew for each step, so that it never leaks to the caller between two
         with torch.inference_mode():
@@ -75,9 +77,14 @@ def _abreast(walks: Sequence[Iterator[Step]]) -> Iterator[Step]:
         )
 
 
-def decode(model: LatentDiffusion, latents: Tensor, *, exact: bool = False) -> list[Image.Image]:
+def latents(model: LatentDiffusion, request: Request, step: Step) -> Tensor:
+    """What is decoded after the last step of a resolved request: B C h w, wrapped."""
+    return chosen(model, request).ended(step.x, step.sigma)
+
+
+def decode(model: LatentDiffusion, wrapped: Tensor, *, exact: bool = False) -> list[Image.Image]:
     """Wrapped latents B C h w -> B RGB pictures; `exact` decodes one by one."""
-    groups = latents.split(1) if exact else (latents,)
+    groups = wrapped.split(1) if exact else (wrapped,)
     pictures: list[Image.Image] = []
     with torch.inference_mode():
         for group in groups:
@@ -100,7 +107,7 @@ def generate_each(model: LatentDiffusion, prompts: Sequence[str], request: Reque
     noise = Noise(resolved.seeds, device=model.device)
     with torch.inference_mode():
         plan = dataclasses.replace(text_to_image(model, resolved, noise), cond=model.conditioner(prompts))
-    return decode(model, _last(_walk(model, resolved, plan, noise)).x)
+    return decode(model, latents(model, resolved, _last(_walk(model, resolved, plan, noise))))
 
 
 def _last(walk: Iterator[Step]) -> Step:
@@ -109,7 +116,7 @@ def _last(walk: Iterator[Step]) -> Step:
 
 def finish(model: LatentDiffusion, request: Request, step: Step) -> list[Image.Image]:
     """The pictures of a resolved request's last step, decoded and stamped."""
-    pictures = decode(model, step.x, exact=request.exact)
+    pictures = decode(model, latents(model, request, step), exact=request.exact)
     name = Path(model.source).name
     return [
         stamp(picture, Provenance(request=request, position=position, model=name, digest=model.digest))

@@ -1,5 +1,6 @@
 """k-diffusion's samplers without its training half, whose imports (torchvision, wandb, ...) no test needs."""
 
+import functools
 import importlib
 import importlib.util
 import sys
@@ -7,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 
+@functools.cache
 def k_diffusion_samplers() -> ModuleType:
     """`k_diffusion.sampling`, its package's own __init__ left out and what it imports in vain replaced."""
     spec = importlib.util.find_spec("k_diffusion")

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler, EulerDiscreteScheduler
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler
 
 from tintype.diffusion.schedule import DDPM, EDM, DDPMConfig, EDMConfig, Flow, FlowConfig, Schedule
-from tintype.diffusion.spacing import SPACINGS, exponential, karras, leading
+from tintype.diffusion.spacing import SPACINGS, ddim_uniform, exponential, karras, leading, leading_open
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers' and numpy's
 
@@ -20,14 +20,16 @@ SCHEDULES: dict[str, Schedule] = {
     "edm": EDM(EDMConfig()),
     "flow": Flow(FlowConfig()),
 }
-WALKING = ("leading", "trailing", "linspace", "linspace_open", "beta_steps", "simple", "lcm")  # need training steps
+OPEN = ("linspace_open", "leading_open")  # take one step more, of which they leave out the last
+LEADING = ("leading", "leading_open", "ddim_uniform")  # count from below, and may not reach the noisiest
+WALKING = (*LEADING, "trailing", "linspace", "linspace_open", "beta_steps", "simple", "lcm")  # need training steps
 ALL = ("leading", "trailing", "linspace", "beta_steps", "simple")  # and can take all of them
 ALIGNED = ("ays_sd1", "ays_sdxl")  # found for Stable Diffusion's schedule
 
 
 def most(name: str, schedule: Schedule) -> int:
     """Steps that a spacing has of a schedule."""
-    return 50 if name == "lcm" else round(schedule.t_max - schedule.t_min) if name == "linspace_open" else 1000
+    return 50 if name == "lcm" else round(schedule.t_max - schedule.t_min) if name in OPEN else 1000
 
 
 @pytest.mark.parametrize(("name", "offset"), [("leading", 1), ("trailing", 0), ("linspace", 0)])
@@ -85,7 +87,7 @@ def test_levels_fall_to_zero(schedule: Schedule, name: str) -> None:
         sigmas = SPACINGS[name](schedule, steps)
         assert sigmas.dtype == torch.float64
         assert sigmas.device.type == "cpu"
-        assert len(sigmas) == steps + 1
+        assert len(sigmas) == steps + 1 or name == "ddim_uniform"
         assert sigmas[-1] == 0
         assert bool((sigmas.diff() < 0).all()), (steps, sigmas)
         assert schedule.sigma_min * (1 - 1e-9) <= sigmas[-2]
@@ -101,12 +103,27 @@ def test_all_thousand_steps_fall_too(name: str) -> None:
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES.keys())
-@pytest.mark.parametrize("name", [name for name in SPACINGS if name != "leading"])
-def test_all_but_leading_start_at_the_noisiest(schedule: Schedule, name: str) -> None:
+@pytest.mark.parametrize("name", [name for name in SPACINGS if name not in LEADING])
+def test_all_that_count_from_above_start_at_the_noisiest(schedule: Schedule, name: str) -> None:
     if (name in WALKING and not isinstance(schedule, DDPM)) or (name in ALIGNED and schedule is not SD):
         return  # a flow's last whole step lies below the cap of its last sigma
     for steps in (1, 2, 13, 50):
         assert float(SPACINGS[name](schedule, steps)[0]) == pytest.approx(schedule.sigma_max, rel=1e-4)
+
+
+@pytest.mark.parametrize("steps", [1, 7, 20, 30, 499])
+def test_leading_open_is_that_of_the_multistep_solvers(steps: int) -> None:
+    theirs = DPMSolverMultistepScheduler(**STABLE, timestep_spacing="leading", steps_offset=1)
+    theirs.set_timesteps(steps)
+    assert SD.t(leading_open(SD, steps)[:-1]).round().tolist() == theirs.timesteps.tolist()
+
+
+@pytest.mark.parametrize(("steps", "numbers"), [(20, 20), (30, 31), (7, 8), (999, 999)])
+def test_ddim_uniform_takes_as_many_steps_as_there_are(steps: int, numbers: int) -> None:
+    """As LDM's range(0, T, T // steps) + 1 does."""
+    t = SD.t(ddim_uniform(SD, steps)[:-1]).round().int().tolist()
+    assert t == list(range(1, 1000, 1000 // steps))[::-1]
+    assert len(t) == numbers
 
 
 def test_leading_takes_its_offset() -> None:

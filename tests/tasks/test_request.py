@@ -44,7 +44,7 @@ def test_parameters_follow_a1111() -> None:
     lines = parameters(made).split("\n")
     assert lines[:2] == ["a frog", "Negative prompt: a key"]
     assert lines[2].startswith(
-        "Steps: 20, Sampler: ddim, Schedule type: trailing, CFG scale: 7, Seed: 6, Size: 64x64, "
+        "Steps: 20, Sampler: DDIM, Schedule type: trailing, CFG scale: 7, Seed: 6, Size: 64x64, "
     )
     assert 'Model: "my, model"' in lines[2]
     assert "Batch size: 2, Batch pos: 1" in lines[2]
@@ -55,7 +55,7 @@ def test_parameters_say_how_the_picture_was_made() -> None:
     made = Provenance(request=Request(prompt="x", seed=5, **settings), position=0, model="mine", digest="0123456789")
     assert parameters(made).split("\n") == [
         "x",
-        "Steps: 20, Sampler: ddim, Schedule type: trailing, CFG scale: 2.5, Seed: 5, Size: 64x48, "
+        "Steps: 20, Sampler: DDIM, Schedule type: trailing, CFG scale: 2.5, Seed: 5, Size: 64x48, "
         f"Model hash: 0123456789, Model: mine, Eta: 0.25, Exact: True, Version: tintype {VERSION}",
     ]
 

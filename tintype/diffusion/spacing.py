@@ -25,6 +25,25 @@ def leading(schedule: Schedule, steps: int, *, offset: int = 1) -> Tensor:
     return _levels(schedule, t + min(offset, total - 1 - (steps - 1) * stride) + schedule.t_min)
 
 
+def leading_open(schedule: Schedule, steps: int, *, offset: int = 1) -> Tensor:
+    """`leading` with one step more, of which the last is left out (diffusers' multistep solvers)."""
+    total = _total(schedule, steps)
+    if steps == total:
+        raise ValueError(
+            f"{steps} steps: leading_open takes 1 to {total - 1} of this schedule's, or use another spacing"
+        )
+    t = torch.arange(steps, 0, -1, dtype=torch.float64) * (total // (steps + 1))
+    return _levels(schedule, t + min(offset, total - 1 - int(t[0])) + schedule.t_min)
+
+
+def ddim_uniform(schedule: Schedule, steps: int) -> Tensor:
+    """Every (T // steps)-th training step from 1 on, as many as there are: more than `steps` where those do not divide
+    the training steps (A1111's and ComfyUI's form of LDM's)."""
+    total = _total(schedule, steps)
+    t = torch.arange(1, total, total // steps, dtype=torch.float64).flip(0)
+    return _levels(schedule, t + schedule.t_min)
+
+
 def trailing(schedule: Schedule, steps: int) -> Tensor:
     """From the noisiest training step down, in equal strides rounded to whole steps."""
     total = _total(schedule, steps)
@@ -128,6 +147,8 @@ def ays_sdxl(schedule: Schedule, steps: int) -> Tensor:
 
 SPACINGS: dict[str, Spacing] = {
     "leading": leading,
+    "leading_open": leading_open,
+    "ddim_uniform": ddim_uniform,
     "trailing": trailing,
     "linspace": linspace,
     "linspace_open": linspace_open,

@@ -4,9 +4,11 @@ from dataclasses import dataclass
 
 import torch
 
+from tintype.common.config import added
 from tintype.conditioning.text import TextConditioner, TextConfig
 from tintype.diffusion.denoiser import Denoiser
 from tintype.diffusion.latent_space import LatentSpace
+from tintype.diffusion.names import Conventions
 from tintype.diffusion.scaling import SCALINGS, Prediction
 from tintype.diffusion.schedule import DDPMConfig, EDMConfig, FlowConfig, make_schedule
 from tintype.models.autoencoder import Autoencoder, AutoencoderConfig
@@ -16,7 +18,7 @@ from tintype.models.unet import UNet, UNetConfig
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FamilyConfig:
     """Everything but the weights. `size`, `steps`, `cfg_scale`, `sampler`, `scheduler`: what a request gets that does
-    not say."""
+    not say; without `scheduler` the sampler's own spacing. `conventions`: what our samplers' names mean here."""
 
     name: str
     unet: UNetConfig
@@ -29,7 +31,8 @@ class FamilyConfig:
     steps: int = 25
     cfg_scale: float = 7.0
     sampler: str = "ddim"
-    scheduler: str = "leading"
+    scheduler: str | None = "leading"
+    conventions: Conventions = added("plain")
 
     def __post_init__(self) -> None:
         channels = self.autoencoder.latent_channels

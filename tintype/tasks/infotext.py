@@ -10,6 +10,7 @@ from PIL import Image, PngImagePlugin
 from tintype.common.config import from_json, to_json
 from tintype.common.files import whole_file
 from tintype.common.version import VERSION
+from tintype.diffusion.names import label, spacing_label
 from tintype.tasks.request import Request
 
 PARAMETERS, REQUEST = "parameters", "tintype"
@@ -30,8 +31,8 @@ def parameters(made: Provenance) -> str:
     request = made.request
     pairs = {
         "Steps": request.steps,
-        "Sampler": request.sampler,
-        "Schedule type": request.scheduler,
+        "Sampler": label(request.sampler or ""),
+        "Schedule type": spacing_label(request.scheduler or ""),
         "CFG scale": f"{request.cfg_scale:g}",
         "Seed": request.seeds[made.position],
         "Size": f"{request.width}x{request.height}",

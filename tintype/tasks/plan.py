@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from tintype.common.config import nearest
-from tintype.common.registry import pick
 from tintype.common.rng import Noise
-from tintype.diffusion.denoiser import Conditioning, Denoise
+from tintype.diffusion.denoiser import Conditioning, Denoise, Denoiser
+from tintype.diffusion.names import canonical, preset, spacing
+from tintype.diffusion.preset import Preset
 from tintype.diffusion.samplers import SAMPLERS, paces_itself, takes
-from tintype.diffusion.spacing import SPACINGS
 from tintype.families.base import LatentDiffusion
 from tintype.tasks.request import Request
 
@@ -39,27 +39,52 @@ def unchanged(denoise: Denoise) -> Denoise:
 def resolve(model: LatentDiffusion, request: Request) -> Request:
     """The request with nothing left open. Raises `ValueError` for what this model cannot do, before any work."""
     config = model.config
+    name, scheduler = _named(model, request)
     resolved = dataclasses.replace(
         request.with_seed(),
         steps=request.steps or config.steps,
         cfg_scale=config.cfg_scale if request.cfg_scale is None else request.cfg_scale,
         width=request.width or config.size,
         height=request.height or config.size,
-        sampler=config.sampler if request.sampler is None else request.sampler,
-        scheduler=config.scheduler if request.scheduler is None else request.scheduler,
+        sampler=name,
+        scheduler=scheduler,
     )
-    if paces_itself(resolved.sampler or ""):
+    walked = chosen(model, resolved).sampler
+    if paces_itself(walked):
         resolved = dataclasses.replace(resolved, exact=True)
-    name = resolved.sampler or ""
-    pick("sampler", name, SAMPLERS)
-    pick("scheduler", resolved.scheduler or "", SPACINGS)
-    if resolved.eta is not None and not takes(name, "eta"):
+    if resolved.eta is not None and not takes(walked, "eta"):
         takers = [one for one in SAMPLERS if takes(one, "eta")]
         raise ValueError(f"sampler {resolved.sampler} takes no eta; expected {nearest('', takers)} with it")
-    for name in ("width", "height"):
-        _check_side(name, getattr(resolved, name), config.autoencoder.factor)
+    for side in ("width", "height"):
+        _check_side(side, getattr(resolved, side), config.autoencoder.factor)
     spaced(model, resolved)  # refuses more steps than the schedule has
     return resolved
+
+
+def _named(model: LatentDiffusion, request: Request) -> tuple[str, str]:
+    """The sampler's canonical name, and the spacing: the one asked for, said with the sampler, the model's or the
+    sampler's own."""
+    config = model.config
+    name, said = canonical(config.sampler if request.sampler is None else request.sampler)
+    asked = None if request.scheduler is None else spacing(request.scheduler)
+    if asked is not None and said is not None and asked != said:
+        raise ValueError(f"sampler {request.sampler!r} and scheduler {request.scheduler!r}: two spacings; name one")
+    own = preset(name, config.conventions)
+    usual = (own.scheduler, config.scheduler) if own.firm else (config.scheduler, own.scheduler)
+    return name, next(one for one in (asked, said, *usual, "leading") if one is not None)
+
+
+def chosen(model: LatentDiffusion, request: Request) -> Preset:
+    """What the sampler's name of a resolved request means with this model."""
+    assert request.sampler is not None
+    return preset(request.sampler, model.config.conventions)
+
+
+def heard(model: LatentDiffusion, request: Request, sigmas: Tensor) -> Denoiser:
+    """The model's denoiser, its network told the times that the sampler's name calls for."""
+    assert request.scheduler is not None
+    schedule = chosen(model, request).told(model.denoiser.schedule, request.scheduler, sigmas)
+    return dataclasses.replace(model.denoiser, schedule=schedule)
 
 
 def _check_side(name: str, side: int, factor: int) -> None:
@@ -72,13 +97,14 @@ def spaced(model: LatentDiffusion, request: Request) -> Tensor:
     """The noise levels of a resolved request."""
     assert request.scheduler is not None
     assert request.steps is not None
-    return SPACINGS[request.scheduler](model.denoiser.schedule, request.steps)
+    return chosen(model, request).levels(model.denoiser.schedule, request.scheduler, request.steps)
 
 
 def pure_noise(model: LatentDiffusion, request: Request, noise: Noise, sigma: float) -> Tensor:
-    """Where a picture from nothing starts: as large as signal and noise together were in training."""
+    """Where a picture from nothing starts: as large as noise, or signal and noise together, were in training."""
     assert request.width is not None
     assert request.height is not None
     factor = model.config.autoencoder.factor
     shape = (model.config.unet.out_channels, request.height // factor, request.width // factor)
-    return noise.normal(shape).to(memory_format=torch.channels_last) * (1 + sigma**2) ** 0.5
+    size = chosen(model, request).first(model.denoiser.schedule, sigma)
+    return noise.normal(shape).to(memory_format=torch.channels_last) * size

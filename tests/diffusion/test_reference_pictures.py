@@ -1,0 +1,278 @@
+"""A name means its program's picture: the whole way from a request to the latents that are decoded, against diffusers'
+schedulers driven as its pipelines drive them, made from Stable Diffusion's own scheduler file.
+
+They fail when the first noise is of another size, a time is rounded where theirs is not (or the reverse), the last step
+leads elsewhere, a spacing starts or ends elsewhere, or the latents that are decoded have another scale.
+"""
+
+import dataclasses
+import inspect
+import itertools
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import ClassVar
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+from karras_oracle import k_diffusion_samplers
+from torch import Tensor
+
+import tintype
+from tintype import generation
+from tintype.common.rng import Noise
+from tintype.diffusion.denoiser import Denoiser
+from tintype.diffusion.names import A1111, COMFY, DIFFUSERS
+from tintype.diffusion.samplers import SAMPLERS
+from tintype.diffusion.scaling import SCALINGS, Prediction
+from tintype.diffusion.schedule import DDPM, DDPMConfig
+from tintype.families.base import LatentDiffusion
+from tintype.generation import latents
+from tintype.tasks.plan import resolve
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # diffusers' and numpy's
+
+THEIRS = k_diffusion_samplers()
+SEEDS = (5, 6)
+MIX = torch.eye(16) * 0.7 + 0.15 * torch.randn(16, 16, generator=torch.Generator().manual_seed(2))
+# huggingface.co/stable-diffusion-v1-5/stable-diffusion-v1-5, scheduler/scheduler_config.json
+FILE = {
+    "_class_name": "PNDMScheduler",
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "num_train_timesteps": 1000,
+    "set_alpha_to_one": False,
+    "skip_prk_steps": True,
+    "steps_offset": 1,
+    "trained_betas": None,
+    "clip_sample": False,
+}
+SAID: dict[Prediction, str] = {"eps": "epsilon", "v": "v_prediction"}
+
+
+def network(x: Tensor, t: Tensor) -> Tensor:
+    """Bounded, curved in x and t, mixing channels."""
+    mixed = torch.einsum("oc,bchw->bohw", MIX, x)
+    return torch.tanh(mixed + 0.3 * torch.cos(t.float() / 150).reshape(-1, 1, 1, 1))
+
+
+@pytest.fixture(autouse=True)
+def recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(generation, "Noise", Recorded)
+    Recorded.kept.clear()
+
+
+@pytest.fixture(scope="module")
+def default() -> LatentDiffusion:
+    return tintype.load("default")
+
+
+def stable(default: LatentDiffusion, prediction: Prediction) -> LatentDiffusion:
+    """A model that samples as Stable Diffusion does, around the network above."""
+    config = dataclasses.replace(default.config, conventions="diffusers", scheduler=None, schedule=DDPMConfig())
+    denoiser = Denoiser(lambda x, t, context, vector: network(x, t), DDPM(DDPMConfig()), SCALINGS[prediction])
+    return dataclasses.replace(default, config=config, denoiser=denoiser)
+
+
+def ours(default: LatentDiffusion, prediction: Prediction, **asked: object) -> Tensor:
+    model = stable(default, prediction)
+    request = resolve(model, tintype.Request(seed=SEEDS[0], batch_size=2, width=32, height=32, cfg_scale=1.0, **asked))
+    return latents(model, request, deque(tintype.steps(model, request), maxlen=1).pop())
+
+
+def theirs(
+    kind: type[diffusers.SchedulerMixin], prediction: Prediction, steps: int, draws: list[Tensor], **settings: object
+) -> Tensor:
+    loaded = diffusers.PNDMScheduler.from_config(FILE | {"prediction_type": SAID[prediction]})
+    scheduler = kind.from_config(loaded.config, **settings)
+    scheduler.set_timesteps(steps)
+    streams = [torch.Generator().manual_seed(seed) for seed in SEEDS]
+    seeded = "generator" in kind.step.__code__.co_varnames
+    x = torch.cat([torch.randn(1, 16, 4, 4, generator=stream) for stream in streams]) * scheduler.init_noise_sigma
+    if kind is diffusers.DPMSolverSDEScheduler:
+        scheduler.noise_sampler = given(draws[1:])
+    for t in scheduler.timesteps:
+        said = network(scheduler.scale_model_input(x, t), t)
+        x = scheduler.step(said, t, x, **({"generator": streams} if seeded else {})).prev_sample
+    return x
+
+
+def given(draws: list[Tensor]) -> Callable[[object, object], Tensor]:
+    left = iter(draws)
+    return lambda sigma, to: next(left)
+
+
+def same(mine: Tensor, other: Tensor, tolerance: float = 1e-5) -> None:
+    assert float((mine - other).abs().max() / other.abs().max()) < tolerance
+
+
+class Recorded(Noise):
+    """What was drawn and what Brownian paths did, kept for theirs (torchsde resolves levels to six digits, and float32
+    levels fall on either side)."""
+
+    kept: ClassVar[list[Tensor]] = []
+
+    def normal(self, shape: Sequence[int]) -> Tensor:
+        self.kept.append(super().normal(shape))
+        return self.kept[-1]
+
+    def brownian(self, shape: Sequence[int], low: float, high: float) -> Callable[[float, float], Tensor]:
+        path = super().brownian(shape, low, high)
+
+        def increment(sigma: float, to: float) -> Tensor:
+            self.kept.append(path(sigma, to))
+            return self.kept[-1]
+
+        return increment
+
+
+EULER = ("leading", "trailing", "linspace", "karras", "exponential", "beta")
+SPACINGS = {  # DDIM, DDPM and PNDM are right in strides of 1000 // steps alone
+    "DDIMScheduler": ("leading", "trailing"),
+    "DDPMScheduler": ("leading", "trailing"),
+    "PNDMScheduler": ("leading", "trailing"),
+    "EulerAncestralDiscreteScheduler": ("leading", "trailing", "linspace"),
+    "LCMScheduler": (),
+    "TCDScheduler": (),
+}
+OF_OURS: dict[str, tuple[type[diffusers.SchedulerMixin], dict[str, object]]] = {
+    **{one.sampler: (getattr(diffusers, name), {}) for name, one in DIFFUSERS.items()},
+    "dpmpp_2m_sde": (diffusers.DPMSolverMultistepScheduler, {"algorithm_type": "sde-dpmsolver++"}),
+    "pndm": (diffusers.PNDMScheduler, {"skip_prk_steps": False}),
+}
+CASES = [(name, spacing, 10) for name in DIFFUSERS for spacing in (None, *SPACINGS.get(name, EULER))]
+CASES += [(name, None, 20) for name in DIFFUSERS if "Multistep" in name]  # some lower their order below 15 alone
+predictions = pytest.mark.parametrize("prediction", ["eps", "v"])
+
+
+def settings_of(spacing: str | None) -> dict[str, object]:
+    if spacing is None:
+        return {}
+    named = spacing in ("leading", "trailing", "linspace")
+    return {"timestep_spacing": spacing} if named else {f"use_{spacing}_sigmas": True}
+
+
+@predictions
+@pytest.mark.parametrize(("name", "spacing", "steps"), CASES)
+def test_a_class_of_diffusers_means_its_picture(
+    default: LatentDiffusion, name: str, spacing: str | None, steps: int, prediction: Prediction
+) -> None:
+    if name == "PNDMScheduler" and prediction == "v":
+        pytest.skip("PNDM averages what the network says; ours averages eps, as the paper and Stability's PLMS do")
+    mine = ours(default, prediction, sampler=name, scheduler=spacing, steps=steps)
+    other = theirs(getattr(diffusers, name), prediction, steps, Recorded.kept, **settings_of(spacing))
+    # Half-way of an ancestral step is the next level itself, which theirs rounds only when it comes to it
+    same(mine, other, tolerance=1e-4 if (name, spacing) == ("KDPM2AncestralDiscreteScheduler", "karras") else 1e-5)
+
+
+@pytest.mark.parametrize("name", [name for name in SAMPLERS if name in OF_OURS])
+def test_our_name_means_the_picture_of_the_class_that_has_it(default: LatentDiffusion, name: str) -> None:
+    mine = ours(default, "eps", sampler=name, steps=10)
+    kind, settings = OF_OURS[name]
+    same(mine, theirs(kind, "eps", 10, Recorded.kept, **settings))
+
+
+def test_a_family_s_own_spacing_goes_before_the_class_s(default: LatentDiffusion) -> None:
+    """As SDXL's scheduler file says "leading"."""
+    model = stable(default, "eps")
+    model = dataclasses.replace(model, config=dataclasses.replace(model.config, scheduler="leading"))
+    for name, expected in (("euler", "leading"), ("EulerDiscreteScheduler", "leading"), ("Euler", "uniform")):
+        assert resolve(model, tintype.Request(sampler=name)).scheduler == expected
+    assert resolve(model, tintype.Request(sampler="euler", scheduler="Karras")).scheduler == "karras"
+
+
+# --- A1111 ------------------------------------------------------------------------------------------------------------
+
+TABLE: list[float] = DDPM(DDPMConfig()).sigmas.tolist()
+LOW, HIGH = TABLE[0], TABLE[-1]
+
+
+def denoise(x: Tensor, sigma: float | Tensor, **_: object) -> Tensor:
+    """CompVisDenoiser: the time is not rounded."""
+    level = float(torch.as_tensor(sigma).flatten()[0])
+    t = torch.tensor([np.interp(np.log(level), np.log(TABLE), np.arange(1000))])
+    return x - level * network(x / (1 + level**2) ** 0.5, t)
+
+
+def levels_of(schedule: str, steps: int) -> Tensor:
+    match schedule:
+        case "Karras":
+            return THEIRS.get_sigmas_karras(steps, LOW, HIGH)
+        case "Exponential":
+            return THEIRS.get_sigmas_exponential(steps, LOW, HIGH)
+        case _:  # CompVisDenoiser.get_sigmas
+            t = np.linspace(999, 0, steps)
+            return THEIRS.append_zero(torch.from_numpy(np.exp(np.interp(t, np.arange(1000), np.log(TABLE))))).float()
+
+
+def a1111(function: str, sigmas: Tensor, **options: object) -> Tensor:
+    first, *draws = Recorded.kept
+    if "noise_sampler" in inspect.signature(getattr(THEIRS, function)).parameters:
+        options["noise_sampler"] = given(draws)
+    return getattr(THEIRS, function)(denoise, first * sigmas[0], sigmas, disable=True, **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "function", "schedule", "skipped", "options"),
+    [
+        ("Euler a", "euler_ancestral", "", False, {}),
+        ("Euler", "euler", "", False, {}),
+        ("LMS", "lms", "", False, {}),
+        ("Heun", "heun", "", False, {}),
+        ("DPM2", "dpm_2", "Karras", True, {}),
+        ("DPM2 a", "dpm_2_ancestral", "Karras", True, {}),
+        ("DPM++ 2S a", "dpmpp_2s_ancestral", "Karras", False, {}),
+        ("DPM++ 2M", "dpmpp_2m", "Karras", False, {}),
+        ("DPM++ SDE", "dpmpp_sde", "Karras", False, {}),
+        ("DPM++ 2M SDE", "dpmpp_2m_sde", "Exponential", False, {}),
+        ("DPM++ 2M SDE Heun", "dpmpp_2m_sde", "Exponential", False, {"solver_type": "heun"}),
+        ("DPM++ 3M SDE", "dpmpp_3m_sde", "Exponential", True, {}),
+        ("DPM++ 2M SDE Heun Exponential", "dpmpp_2m_sde", "Exponential", False, {"solver_type": "heun"}),
+        ("Euler a Karras", "euler_ancestral", "Karras", False, {}),
+        ("DPM2 Exponential", "dpm_2", "Exponential", True, {}),
+    ],
+)
+def test_a_name_of_a1111_means_its_picture(
+    default: LatentDiffusion, name: str, function: str, schedule: str, skipped: bool, options: dict[str, object]
+) -> None:
+    mine = ours(default, "eps", sampler=name, steps=12)
+    sigmas = levels_of(schedule, 12 + skipped)
+    if skipped:  # discard_next_to_last_sigma
+        sigmas = torch.cat((sigmas[:-2], sigmas[-1:]))
+    same(mine, a1111(f"sample_{function}", sigmas, **options), tolerance=1e-4)
+
+
+def test_a1111_s_dpm_fast_draws_noise(default: LatentDiffusion) -> None:
+    """It gives eta 1 to every sampler that takes one, also to those whose own is 0."""
+    mine = ours(default, "eps", sampler="DPM fast", steps=12)
+    first, *draws = Recorded.kept
+    assert draws
+    noise = given([*draws, torch.zeros_like(first)])  # theirs asks once more, and takes none of it
+    other = THEIRS.sample_dpm_fast(denoise, first * HIGH, LOW, HIGH, 12, disable=True, eta=1.0, noise_sampler=noise)
+    same(mine, other, tolerance=1e-4)
+
+
+@pytest.mark.parametrize(("steps", "walked"), [(10, 9), (30, 30)])
+def test_a1111_s_ddim_never_takes_the_last_step(default: LatentDiffusion, steps: int, walked: int) -> None:
+    """From one training step 1, 1 + 1000 // steps, ... to the one before, in the coordinates of its own loop."""
+    mine = ours(default, "eps", sampler="DDIM", steps=steps)
+    numbers = list(range(1, 1000, 1000 // steps))
+    assert len(numbers) == walked + 1
+    kept, x = [1 / (1 + sigma**2) for sigma in TABLE], Recorded.kept[0]
+    for number, before in reversed(list(itertools.pairwise(numbers))):  # from `before` down to `number`
+        said = network(x, torch.tensor([before]))
+        x0 = (x - (1 - kept[before]) ** 0.5 * said) / kept[before] ** 0.5
+        x = kept[number] ** 0.5 * x0 + (1 - kept[number]) ** 0.5 * said
+    same(mine, x)
+    with pytest.raises(ValueError, match=r"1 steps: .*use 2 or more"):
+        ours(default, "eps", sampler="DDIM", steps=1)
+
+
+def test_every_name_resolves_and_stays_what_it_is(default: LatentDiffusion) -> None:
+    model = stable(default, "eps")
+    for name in [*SAMPLERS, *DIFFUSERS, *A1111, *COMFY]:
+        resolved = resolve(model, tintype.Request(sampler=name, seed=1, prompt="a frog"))
+        assert resolved.sampler == name
+        assert resolve(model, resolved) == resolved
