@@ -12,7 +12,8 @@ import torch
 from tokenizers import BertWordPieceTokenizer
 from torch import Tensor, nn
 
-from tintype.conditioning.text import Reading
+from tintype.conditioning.chunks import Reading, Token
+from tintype.conditioning.prompt import Prompt, as_prompt
 from tintype.diffusion.denoiser import Conditioning
 from tintype.models.token_transformer import TokenTransformer, TokenTransformerConfig
 
@@ -38,20 +39,27 @@ class BertConditioner(nn.Module):
         self.vocabulary = vocabulary
         self.encoder = TokenTransformer(config.encoder)
 
-    def read(self, prompt: str) -> Reading:
-        """Token ids without those that frame a text, words that are not in the vocabulary, words that did not fit."""
-        pieces = self._tokenizer().encode(prompt, add_special_tokens=False)
+    def read(self, prompt: str | Prompt) -> Reading:
+        """A prompt's text, taken literally: its tokens, words that are not in the vocabulary, words that did not
+        fit."""
+        text = as_prompt(prompt).text
+        pieces = self._tokenizer().encode(text, add_special_tokens=False)
         room = self.config.encoder.context_length - 2
-        words = [prompt[slice(*pieces.token_to_chars(place))] for place in range(len(pieces))]
+        words = [text[slice(*pieces.token_to_chars(place))] for place in range(len(pieces))]
         unknown = [word for word, token in zip(words, pieces.tokens, strict=True) if token == UNKNOWN]
         cut = dict.fromkeys(number for number in pieces.word_ids[room:] if number is not None)
         return Reading(
-            tuple(pieces.ids[:room]),
+            (tuple(Token(token, word) for token, word in zip(pieces.ids[:room], words, strict=False)),),
             tuple(dict.fromkeys(unknown)),
-            tuple(prompt[slice(*pieces.word_to_chars(number))] for number in cut),
+            tuple(text[slice(*pieces.word_to_chars(number))] for number in cut),
+            room,
         )
 
-    def tokens(self, prompts: Sequence[str]) -> Tensor:
+    def readings(self, prompt: Prompt) -> tuple[Reading, ...]:
+        """How each tower reads it: here is one."""
+        return (self.read(prompt),)
+
+    def tokens(self, prompts: Sequence[str | Prompt]) -> Tensor:
         """B L int64, framed, cut and padded to the encoder's length."""
         start, end, padding = (self._tokenizer().token_to_id(token) for token in (START, END, PADDING))
         rows = [(start, *self.read(prompt).ids, end) for prompt in prompts]
@@ -62,7 +70,7 @@ class BertConditioner(nn.Module):
         """ids: B L. Padding is read like words, as in training."""
         return Conditioning(context=self.encoder(ids))
 
-    def forward(self, prompts: Sequence[str]) -> Conditioning:
+    def forward(self, prompts: Sequence[str | Prompt]) -> Conditioning:
         """Raises `ValueError` when the vocabulary is absent or another."""
         return self.encode(self.tokens(prompts).to(self.encoder.position_embedding.weight.device))
 

@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from tintype.common.config import added
 from tintype.conditioning.chunks import Reading, Token, read
 from tintype.conditioning.prompt import Prompt, as_prompt
 from tintype.conditioning.tokenizer import END, START, tokenize
@@ -34,9 +35,9 @@ class TextConfig:
     clip: CLIPTextConfig
     words: tuple[str, ...] = ()
     pooled: bool = False
-    layer: int = 0
-    final_norm: bool = True
-    pad: Literal["end", "zero"] = "end"
+    layer: int = added(0)
+    final_norm: bool = added(True)
+    pad: Literal["end", "zero"] = added("end")
 
     def __post_init__(self) -> None:
         if not 0 <= self.layer <= self.clip.num_layers:
