@@ -10,6 +10,8 @@ from torch import nn
 
 from tintype.common.keymap import CONV_1X1, KeyMap, Rule, inside, module
 from tintype.families.diffusers_names import autoencoder_names, clip_text_names, unet_names
+from tintype.families.latent_diffusion import FACES_UNET, SEMANTIC_UNET, TEXT_UNET, VQ_F4, VQ_F8
+from tintype.families.latent_diffusion import SUPER_RESOLUTION_UNET as SR_UNET
 from tintype.families.stable_diffusion import CLIP_L, KL_F8, SD1_UNET, SD2_UNET, SDXL_UNET
 from tintype.models.autoencoder import Autoencoder
 from tintype.models.clip import CLIPText, CLIPTextConfig
@@ -36,6 +38,7 @@ UPSCALER = dataclasses.replace(
     self_attention=(False, False, False, True),
     num_classes=1000,
 )
+MAP_UNET = dataclasses.replace(SEMANTIC_UNET, num_heads=None, head_dim=128)  # diffusers cannot say a number of heads
 CLIP_BIG_G = CLIPTextConfig(width=1280, num_layers=32, num_heads=20, activation="gelu", projection_dim=1280)
 
 
@@ -55,6 +58,16 @@ FULL_SIZE = {
     "sd2 upscaler": lambda: (UNet(UPSCALER), their_unet(UPSCALER), unet_names(UPSCALER)),
     "sdxl": lambda: (UNet(SDXL_UNET), their_unet(SDXL_UNET), unet_names(SDXL_UNET)),
     "churches": lambda: (UNet(CHURCHES), their_plain_unet(CHURCHES), unet_names(CHURCHES)),
+    "ldm faces": lambda: (UNet(FACES_UNET), their_plain_unet(FACES_UNET), unet_names(FACES_UNET)),
+    "ldm super resolution": lambda: (UNet(SR_UNET), their_plain_unet(SR_UNET), unet_names(SR_UNET)),
+    "ldm semantic synthesis": lambda: (UNet(MAP_UNET), their_plain_unet(MAP_UNET), unet_names(MAP_UNET)),
+    "ldm text": lambda: (
+        UNet(TEXT_UNET),
+        their_unet(TEXT_UNET, linear=False),
+        unet_names(TEXT_UNET, projection="conv"),
+    ),
+    "vq-f4": lambda: (Autoencoder(VQ_F4), their_autoencoder(VQ_F4), autoencoder_names(VQ_F4)),
+    "vq-f8": lambda: (Autoencoder(VQ_F8), their_autoencoder(VQ_F8), autoencoder_names(VQ_F8)),
     "kl-f8": lambda: (Autoencoder(KL_F8), their_autoencoder(KL_F8), autoencoder_names(KL_F8)),
     "clip-l": lambda: (CLIPText(CLIP_L), their_clip_text(CLIP_L), clip_text_names(CLIP_L, prefix="")),
     "clip-bigg": lambda: (CLIPText(CLIP_BIG_G), their_clip_text(CLIP_BIG_G), clip_text_names(CLIP_BIG_G)),

@@ -1,0 +1,54 @@
+"""The released networks are as large as published; that they are CompVis's stands in tests/models/test_compvis.py."""
+
+import pytest
+import torch
+from torch import nn
+
+from tintype.families import latent_diffusion as zoo
+from tintype.models.autoencoder import Autoencoder, AutoencoderConfig
+from tintype.models.token_transformer import TokenTransformer
+from tintype.models.unet import UNet, UNetConfig
+
+# Millions of parameters: the paper's tables 10, 12, 15 and, of inpainting_big, section 4.5 (arXiv 2112.10752v2). The
+# released super-resolution model is a smaller one than table 15's.
+PUBLISHED_UNETS = {
+    "unconditional": (zoo.FACES_UNET, 274),
+    "churches": (zoo.CHURCHES_UNET, 294),
+    "ImageNet, f 8": (zoo.IMAGENET_F8_UNET, 395),
+    "ImageNet, f 4": (zoo.IMAGENET_UNET, 400),
+    "inpainting, big": (zoo.INPAINTING_UNET, 387),
+    "semantic synthesis": (zoo.SEMANTIC_UNET, 215),
+}
+
+
+def millions(network: nn.Module) -> float:
+    return sum(parameter.numel() for parameter in network.parameters()) / 1e6
+
+
+@pytest.mark.parametrize(("config", "published"), PUBLISHED_UNETS.values(), ids=PUBLISHED_UNETS)
+def test_unets_are_as_large_as_published(config: UNetConfig, published: int) -> None:
+    with torch.device("meta"):
+        assert abs(millions(UNet(config)) - published) < 1  # rounded there, or cut
+
+
+def test_text_to_image_has_1450_million_parameters() -> None:
+    """U-Net, encoder and the encoder's head, which predicts words and is never used."""
+    encoder = zoo.BERT_1280.encoder
+    with torch.device("meta"):
+        head = nn.Linear(encoder.width, encoder.vocabulary_size)
+        networks = (UNet(zoo.TEXT_UNET), TokenTransformer(encoder), head)
+        assert sum(map(millions, networks)) == pytest.approx(1454.29, abs=0.01)
+
+
+FACTORS = {name: int(name.split("-f")[1].split("-")[0]) for name in zoo.FIRST_STAGES if "-f" in name}
+
+
+@pytest.mark.parametrize(("name", "factor"), FACTORS.items())
+def test_first_stages_have_the_factor_of_their_name(name: str, factor: int) -> None:
+    assert zoo.FIRST_STAGES[name].factor == factor
+
+
+def test_kl_f8_has_84_million_parameters() -> None:
+    with torch.device("meta"):
+        assert millions(Autoencoder(AutoencoderConfig())) == pytest.approx(83.65, abs=0.01)
+        assert millions(Autoencoder(zoo.VQ_F4)) == pytest.approx(55.32, abs=0.01)
