@@ -7,6 +7,7 @@ import torch
 from transformers import BertTokenizer
 
 from tintype.conditioning.bert import BertConditioner, BertConfig
+from tintype.conditioning.prompt import Prompt
 from tintype.models.token_transformer import TokenTransformerConfig
 
 SPECIAL = ["[PAD]", "[unused0]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -71,6 +72,38 @@ def test_prompts_to_context(vocabulary: Path) -> None:
     empty = reader.empty(2).context
     assert empty is not None
     torch.testing.assert_close(empty, context[[1, 1]])
+
+
+@torch.inference_mode()
+def test_prompts_with_settings(vocabulary: Path) -> None:
+    reader = conditioner(vocabulary)
+    plain, asked = reader(["a red apple"]).context, reader([Prompt(text="a red apple")]).context
+    assert plain is not None
+    assert asked is not None
+    assert torch.equal(plain, asked)
+    with pytest.raises(ValueError, match="clip_skip 2: this model's encoder is not CLIP; expected 1"):
+        reader([Prompt(text="a", clip_skip=2)])
+
+
+@torch.inference_mode()
+def test_weights_multiply_the_context(vocabulary: Path) -> None:
+    reader = conditioner(vocabulary)
+    plain = reader(["a red apples on a"]).context
+    weighed = reader([Prompt(text="a (red apples:1.5) on a", style="a1111")]).context
+    assert plain is not None
+    assert weighed is not None
+    weights = torch.ones(12)
+    weights[2:5] = 1.5  # [CLS] a | red apple ##s | on a [SEP] ...
+    scaled = plain * weights[:, None]
+    torch.testing.assert_close(weighed, scaled * plain.mean() / scaled.mean())
+    literal = reader.read(Prompt(text="a (red apples:1.5)"))
+    assert "(" in literal.unknown
+
+
+def test_what_follows_a_break_does_not_fit(vocabulary: Path) -> None:
+    reading = conditioner(vocabulary).read(Prompt(text="red apples BREAK the unwanted cafe", style="a1111"))
+    assert reading.ids == tuple(WORDS.index(word) for word in ("red", "apple", "##s"))
+    assert reading.cut == ("the", "unwanted", "cafe")
 
 
 def test_an_absent_vocabulary_says_what_to_fetch_and_where_to_put_it(tmp_path: Path) -> None:
