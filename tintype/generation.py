@@ -106,7 +106,7 @@ def generate_each(model: LatentDiffusion, prompts: Sequence[str], request: Reque
     resolved = resolve(model, dataclasses.replace(request, batch_size=len(prompts)))
     noise = Noise(resolved.seeds, device=model.device)
     with torch.inference_mode():
-        plan = dataclasses.replace(text_to_image(model, resolved, noise), cond=model.conditioner(prompts))
+        plan = dataclasses.replace(text_to_image(model, resolved, noise), cond=model.reads(prompts))
     return decode(model, latents(model, resolved, _last(_walk(model, resolved, plan, noise))))
 
 
@@ -127,17 +127,19 @@ def finish(model: LatentDiffusion, request: Request, step: Step) -> list[Image.I
 def unknown_words(model: LatentDiffusion, request: Request) -> list[str]:
     """Words of either prompt that the model never saw, each once."""
     prompts = (request.prompt, request.negative_prompt)
-    return list(dict.fromkeys(word for prompt in prompts for word in model.conditioner.read(prompt).unknown))
+    readings = [tower.read(prompt) for prompt in prompts for tower in model.towers]
+    return list(dict.fromkeys(word for reading in readings for word in reading.unknown))
 
 
 def warnings(model: LatentDiffusion, request: Request) -> list[str]:
     """What the model will not take from the prompts: words it never saw, words beyond its length."""
     sentences: list[str] = []
     for name in ("prompt", "negative_prompt"):
-        reading = model.conditioner.read(getattr(request, name))
-        if reading.unknown:
-            sentences.append(f"{name}: the model never saw {', '.join(map(repr, reading.unknown))}; left out")
-        if reading.cut:
-            limit = model.config.conditioner.clip.context_length - 2
-            sentences.append(f"{name}: longer than {limit} tokens; left out from {reading.cut[0]!r} on")
+        for tower in model.towers[:1]:  # all towers of a model have the same vocabulary and length
+            reading = tower.read(getattr(request, name))
+            if reading.unknown:
+                sentences.append(f"{name}: the model never saw {', '.join(map(repr, reading.unknown))}; left out")
+            if reading.cut:
+                limit = tower.config.clip.context_length - 2
+                sentences.append(f"{name}: longer than {limit} tokens; left out from {reading.cut[0]!r} on")
     return sentences

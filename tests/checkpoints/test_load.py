@@ -69,9 +69,10 @@ def test_the_digest_changes_with_any_weight(tmp_path: Path) -> None:
 def test_the_digest_changes_with_any_file(tmp_path: Path, name: str) -> None:
     for file in FILES:
         (tmp_path / file).write_text("1")
-    before = digest(tmp_path)
+    config = tintype.load("default").config
+    before = digest(tmp_path, config)
     (tmp_path / name).write_text("2")
-    assert digest(tmp_path) != before
+    assert digest(tmp_path, config) != before
 
 
 @pytest.mark.parametrize("part", ["unet", "conditioner", "autoencoder"])

@@ -15,27 +15,25 @@ def tensors() -> dict[str, Tensor]:
     return made | {"odd": torch.ones(3, dtype=torch.uint8), "after": torch.randn(4), "empty": torch.zeros(0, 2)}
 
 
-@pytest.mark.parametrize("mapped", [True, False])
-def test_safetensors_under_any_name(tmp_path: Path, mapped: bool) -> None:
+def test_safetensors_under_any_name(tmp_path: Path) -> None:
     path, made = tmp_path / "model.ckpt", tensors()
     save_file(made, path, metadata={"modelspec.title": "x"})
     found = open_tensors(path)
     assert found.metadata == {"modelspec.title": "x"}
     assert found.shapes == {name: tuple(tensor.shape) for name, tensor in made.items()}
     for name, tensor in made.items():
-        read = found.read(name, mapped=mapped)
+        read = found.read(name)
         assert read.dtype == tensor.dtype == found.dtype(name)
         assert torch.equal(read.view(torch.uint8), tensor.view(torch.uint8)), name
 
 
-@pytest.mark.parametrize("mapped", [True, False])
-def test_what_torch_saved_under_any_name(tmp_path: Path, mapped: bool) -> None:
+def test_what_torch_saved_under_any_name(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     whole = torch.randn(6, 4)
     torch.save({"state_dict": {"turned": whole.t(), "part": whole[2:4, 1::2]}}, path)
     found = open_tensors(path)
-    assert torch.equal(found.read("turned", mapped=mapped), whole.t())
-    assert torch.equal(found.read("part", mapped=mapped), whole[2:4, 1::2])
+    assert torch.equal(found.read("turned"), whole.t())
+    assert torch.equal(found.read("part"), whole[2:4, 1::2])
 
 
 def test_shards_are_one(tmp_path: Path) -> None:

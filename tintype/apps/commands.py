@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
-from torch.nn import Module
 from tqdm import tqdm
 
 import tintype
@@ -202,7 +201,7 @@ def info(arguments: argparse.Namespace) -> int:
     model = load(arguments.model)
     config = model.config
     counts = {
-        name: sum(parameter.numel() for parameter in module.parameters()) for name, module in _networks(model).items()
+        name: sum(parameter.numel() for parameter in module.parameters()) for name, module in model.networks.items()
     }
     facts: dict[str, object] = {
         "model": arguments.model,
@@ -218,17 +217,11 @@ def info(arguments: argparse.Namespace) -> int:
             "sampler": config.sampler,
             "scheduler": config.scheduler,
         },
-        "words": len(config.conditioner.words) or "all of CLIP's",
+        "words": sum(len(tower.config.words) for tower in model.towers) or "all of CLIP's",
         "source": model.source,
     }
     _print_facts(facts, as_json=arguments.json)
     return 0
-
-
-def _networks(model: LatentDiffusion) -> dict[str, Module]:
-    network = model.denoiser.network
-    assert isinstance(network, Module)
-    return {"unet": network, "text": model.conditioner, "autoencoder": model.autoencoder}
 
 
 def samplers(arguments: argparse.Namespace) -> int:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from tintype.common.config import from_json, to_json
 from tintype.common.files import load_metadata, load_tensors, save_tensors
 from tintype.nn.layers import to_channels_last
+from tintype.nn.weightless import weightless
 
 C = TypeVar("C")
 M = TypeVar("M", bound=nn.Module)
@@ -46,7 +47,7 @@ def load_network(path: Path, kind: str, config_type: type[C], build: Callable[[C
         raise ValueError(f"{path} holds a network of kind {header.kind!r}; expected {kind!r}")
     try:
         config = from_json(config_type, header.config)
-        with torch.device("meta"):
+        with weightless():
             module = build(config)
     except ValueError as error:
         raise ValueError(f"{path}: the configuration in its header does not fit: {error}") from error

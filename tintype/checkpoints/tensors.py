@@ -6,6 +6,7 @@ read where the caller is going to change it anyway.
 
 import json
 import math
+import mmap
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ from torch import Tensor
 
 from tintype.checkpoints.pickled import pickled_tensors
 from tintype.checkpoints.stored import Stored
+
+PAGE = mmap.PAGESIZE
 
 SAFETENSORS_DTYPES = {
     "F64": torch.float64,
@@ -39,7 +42,7 @@ class Mapped(NamedTuple):
     """A file and its bytes in memory: privately, so that writing to them never changes the file."""
 
     path: Path
-    raw: "np.memmap[tuple[int], np.dtype[np.uint8]]"
+    raw: mmap.mmap
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,18 +64,25 @@ class TensorFile:
     def dtype(self, name: str) -> torch.dtype:
         return self.tensors[name][1].dtype
 
-    def read(self, name: str, *, mapped: bool = True) -> Tensor:
-        """The tensor in its own precision. Changing it does not change the file."""
-        (path, whole), stored = self.tensors[name]
-        size = stored.dtype.itemsize
-        begin, length = stored.begin + stored.offset * size, stored.span * size
-        if not length:
+    def read(self, name: str) -> Tensor:
+        """The tensor in its own precision, mapped from the file, which changing it does not change."""
+        (_, raw), stored = self.tensors[name]
+        if not stored.span:
             return torch.empty(stored.shape, dtype=stored.dtype)
-        mapped = mapped and begin % size == 0
-        raw = whole[begin : begin + length] if mapped else np.fromfile(path, np.uint8, length, offset=begin)
-        if len(raw) < length:
-            raise ValueError(f"{path} became shorter while it was read; copy or download it again")
-        return torch.from_numpy(raw).view(stored.dtype).as_strided(stored.shape, stored.stride)
+        begin, size = stored.begin + stored.offset * stored.dtype.itemsize, stored.span * stored.dtype.itemsize
+        content = np.frombuffer(raw, np.uint8, size, begin)
+        if begin % stored.dtype.itemsize:
+            content = np.array(content)
+        return torch.from_numpy(content).view(stored.dtype).as_strided(stored.shape, stored.stride)
+
+    def release(self, name: str) -> None:
+        """Let go of the memory that reading this tensor took, once it was copied; nothing must have written to it."""
+        (_, raw), stored = self.tensors[name]
+        size = stored.dtype.itemsize
+        begin, end = (stored.begin + at * size for at in (stored.offset, stored.offset + stored.span))
+        first, last = -(-begin // PAGE) * PAGE, end // PAGE * PAGE
+        if last > first and hasattr(raw, "madvise"):  # Windows has none
+            raw.madvise(mmap.MADV_DONTNEED, first, last - first)
 
     def below(self, prefix: str) -> "TensorFile":
         """The tensors whose names begin so, without it."""
@@ -87,7 +97,7 @@ def open_tensors(paths: Path | Iterable[Path]) -> TensorFile:
     metadata: dict[str, str] = {}
     for path in paths:
         tensors, texts = _opened(path)
-        file = Mapped(path, np.memmap(path, dtype=np.uint8, mode="c"))
+        file = _mapped(path)
         found |= {name: (file, stored) for name, stored in tensors.items()}
         metadata |= texts
     return TensorFile(str(paths[0]), found, metadata)
@@ -117,8 +127,8 @@ def _safetensors(path: Path) -> tuple[dict[str, Stored], dict[str, str]]:
             metadata = checked.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise ValueError(
-            f"{path} is not a whole file of weights ({error}); expected .safetensors, or a .ckpt as torch.save writes "
-            "it; copy or download it again"
+            f"{path} is not a whole file of weights ({error}); expected .safetensors, or a .ckpt as torch.save "
+            "writes it; copy or download it again"
         ) from error
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
@@ -137,3 +147,8 @@ def _safetensors(path: Path) -> tuple[dict[str, Stored], dict[str, str]]:
 
 def _strides(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
+
+
+def _mapped(path: Path) -> Mapped:
+    with path.open("rb") as file:
+        return Mapped(path, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))

@@ -88,11 +88,13 @@ def _flush(path: Path) -> None:
         os.close(descriptor)
 
 
-def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: object = None) -> None:
-    """Write a safetensors file; `metadata` (anything JSON can hold) travels in its header."""
+def save_tensors(
+    path: Path, tensors: Mapping[str, Tensor], metadata: object = None, *, texts: Mapping[str, str] | None = None
+) -> None:
+    """Write a safetensors file; `metadata` (anything JSON can hold) travels in its header, or `texts` as they are."""
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with whole_file(path) as temporary:
-        save_file(contiguous, temporary, metadata={METADATA_KEY: json.dumps(metadata)})
+        save_file(contiguous, temporary, metadata=dict(texts or {METADATA_KEY: json.dumps(metadata)}))
 
 
 def load_tensors(path: Path, *, dtype: torch.dtype | None = None) -> dict[str, Tensor]:

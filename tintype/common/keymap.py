@@ -74,6 +74,17 @@ class KeyMap:
         self._by_ours = {name: rule for rule in listed for name in rule.ours}
         self._by_theirs = {rule.theirs: rule for rule in listed}
 
+    def below(self, ours: str, theirs: str) -> "KeyMap":
+        """The same rules where either side's names begin with a prefix."""
+        return KeyMap(
+            rule._replace(ours=tuple(ours + name for name in rule.ours), theirs=theirs + rule.theirs)
+            for rule in self.rules
+        )
+
+    @property
+    def rules(self) -> list[Fused]:
+        return list(self._by_theirs.values())
+
     def to_theirs(self, tensors: "Mapping[str, Tensor]") -> "dict[str, Tensor]":
         """Our parameters under their names. Raises `ValueError` naming those no rule knows."""
         _reject_unknown(tensors, self._by_ours)

@@ -198,7 +198,7 @@ def two_object_plans(scenes: Scenes, count: int) -> list[Plan]:
 
 def unread_words(model: LatentDiffusion, prompts: Sequence[str]) -> list[str]:
     """Words of the prompts that the model leaves out: it never saw them, or they are beyond its length."""
-    readings = [model.conditioner.read(prompt) for prompt in prompts]
+    readings = [tower.read(prompt) for tower in model.towers for prompt in prompts]
     return sorted({word for reading in readings for word in (*reading.unknown, *reading.cut)})
 
 

@@ -1,18 +1,34 @@
 """What a family of checkpoints is, as data, and a model of it put together."""
 
+import dataclasses
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
+from torch import nn
 
 from tintype.common.config import added
+from tintype.conditioning.bert import BertConditioner, BertConfig
+from tintype.conditioning.class_label import ClassConditioner, ClassConfig
+from tintype.conditioning.layout import LayoutConditioner, LayoutConfig
+from tintype.conditioning.spatial import SpatialConditioner, SpatialConfig
 from tintype.conditioning.text import TextConditioner, TextConfig
+from tintype.conditioning.towers import TextTowers, TextTowersConfig
 from tintype.diffusion.denoiser import Denoiser
 from tintype.diffusion.latent_space import LatentSpace
 from tintype.diffusion.names import Conventions
 from tintype.diffusion.scaling import SCALINGS, Prediction
 from tintype.diffusion.schedule import DDPMConfig, EDMConfig, FlowConfig, make_schedule
+from tintype.families.diffusers_names import Projection
 from tintype.models.autoencoder import Autoencoder, AutoencoderConfig
 from tintype.models.unet import UNet, UNetConfig
+
+ConditionerConfig = TextConfig | TextTowersConfig | BertConfig | LayoutConfig | ClassConfig | SpatialConfig
+AnyConditioner = (
+    TextConditioner | TextTowers | BertConditioner | LayoutConditioner | ClassConditioner | SpatialConditioner
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,7 +39,7 @@ class FamilyConfig:
     name: str
     unet: UNetConfig
     autoencoder: AutoencoderConfig
-    conditioner: TextConfig
+    conditioner: ConditionerConfig | None
     schedule: DDPMConfig | EDMConfig | FlowConfig
     prediction: Prediction
     space: LatentSpace
@@ -41,20 +57,91 @@ class FamilyConfig:
                 raise ValueError(f"space.{name} has {len(entries)} entries; expected 1 or {channels}, one per channel")
 
 
+ConditionerKind = Literal[
+    "clip", "open_clip", "clip_and_open_clip", "open_clip_pooled", "bert", "layout", "class", "spatial", "none"
+]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tells:
+    """What tells the families apart in a checkpoint: what fills the conditioner's place, the channels that the U-Net
+    takes beside the latent, and where that does not suffice, None elsewhere: whether the first stage has a codebook,
+    how many levels it has, whether the U-Net takes class ids."""
+
+    conditioner: ConditionerKind
+    extra_channels: int = 0
+    codebook: bool | None = None
+    levels: int | None = None
+    classes: bool | None = None
+
+    def distance(self, found: "Tells") -> int:
+        """In how many of these it differs from what was found in a checkpoint; 0: that may be of this family."""
+        pairs = ((getattr(self, field.name), getattr(found, field.name)) for field in dataclasses.fields(self))
+        return sum(mine not in (None, its) for mine, its in pairs)
+
+    def __str__(self) -> str:
+        shown = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in shown.items() if value is not None)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Family:
+    """A released kind of checkpoint. `config` is at its real size; `projection`: how LDM's layout keeps the layers
+    around transformer blocks; `averaged`: the released pictures were made with the averaged weights where the file
+    has them."""
+
+    config: FamilyConfig
+    tells: Tells
+    projection: Projection = "linear"
+    averaged: bool = False
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LatentDiffusion:
-    """A model ready for use. `source` says where its weights came from, `digest` which they are (10 hex digits)."""
+    """A model ready for use. `source` says where its weights came from; `fingerprint` reads them once more to tell
+    `digest`, so that gigabytes are hashed only for those who want to know."""
 
     config: FamilyConfig
     denoiser: Denoiser
     autoencoder: Autoencoder
-    conditioner: TextConditioner
+    conditioner: AnyConditioner | None
     source: str
-    digest: str
+    fingerprint: Callable[[], str]
+
+    @property
+    def digest(self) -> str:
+        """Which weights they are: 10 hexadecimal digits."""
+        return self.fingerprint()
 
     @property
     def space(self) -> LatentSpace:
         return self.config.space
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """Its parts by name; a model that nothing steers has no conditioner."""
+        network = self.denoiser.network
+        assert isinstance(network, nn.Module)
+        parts: dict[str, nn.Module] = {"unet": network, "autoencoder": self.autoencoder}
+        return parts if self.conditioner is None else parts | {"conditioner": self.conditioner}
+
+    @property
+    def reads(self) -> TextConditioner | TextTowers | BertConditioner:
+        """What turns prompts into conditioning. Raises `ValueError` for a model that is not steered by text."""
+        if not isinstance(self.conditioner, TextConditioner | TextTowers | BertConditioner):
+            raise ValueError(f"the model {self.config.name} reads no prompts; expected one that is steered by text")
+        return self.conditioner
+
+    @property
+    def towers(self) -> tuple[TextConditioner, ...]:
+        """The text towers that read a prompt."""
+        match self.conditioner:
+            case TextTowers():
+                return self.conditioner.conditioners
+            case TextConditioner():
+                return (self.conditioner,)
+            case _:
+                return ()
 
     @property
     def device(self) -> torch.device:
@@ -66,9 +153,9 @@ def assemble(
     *,
     unet: UNet,
     autoencoder: Autoencoder,
-    conditioner: TextConditioner,
+    conditioner: AnyConditioner | None,
     source: str,
-    digest: str,
+    fingerprint: Callable[[], str],
 ) -> LatentDiffusion:
     """The networks of a family, joined by its schedule and prediction type."""
     denoiser = Denoiser(
@@ -78,5 +165,27 @@ def assemble(
         dtype=unet.conv_in.weight.dtype,
     )
     return LatentDiffusion(
-        config=config, denoiser=denoiser, autoencoder=autoencoder, conditioner=conditioner, source=source, digest=digest
+        config=config,
+        denoiser=denoiser,
+        autoencoder=autoencoder,
+        conditioner=conditioner,
+        source=source,
+        fingerprint=functools.cache(fingerprint),
     )
+
+
+def make_conditioner(config: ConditionerConfig) -> AnyConditioner:
+    """The network a configuration describes."""
+    match config:
+        case TextConfig():
+            return TextConditioner(config)
+        case TextTowersConfig():
+            return TextTowers(config)
+        case BertConfig():
+            return BertConditioner(config)
+        case LayoutConfig():
+            return LayoutConditioner(config)
+        case ClassConfig():
+            return ClassConditioner(config)
+        case SpatialConfig():
+            return SpatialConditioner(config)

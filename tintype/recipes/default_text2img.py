@@ -144,7 +144,12 @@ class DefaultText2Img(Recipe):
             load_average(unet, state, "diffusion", prefix="unet.")
             load_average(conditioner, state, "diffusion", prefix="text.")
             return assemble(
-                family, unet=unet, autoencoder=first_stage, conditioner=conditioner, source="training", digest="0" * 10
+                family,
+                unet=unet,
+                autoencoder=first_stage,
+                conditioner=conditioner,
+                source="training",
+                fingerprint=lambda: "0" * 10,
             )
 
         def draw(state: TrainingState) -> Image.Image:
@@ -182,7 +187,7 @@ class DefaultText2Img(Recipe):
                 )
         assert isinstance(model.denoiser.network, UNet)
         network.unet.load_state_dict(model.denoiser.network.state_dict())
-        network.text.load_state_dict(model.conditioner.state_dict())
+        network.text.load_state_dict(model.networks["conditioner"].state_dict())
         return model.space
 
     def _latents(self, cache: Path, scenes: Scenes, first_stage: Autoencoder) -> dict[str, Tensor]:

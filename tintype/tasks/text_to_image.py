@@ -14,7 +14,7 @@ def text_to_image(model: LatentDiffusion, request: Request, noise: Noise) -> Pla
     return Plan(
         x=pure_noise(model, request, noise, float(sigmas[0])),
         sigmas=sigmas,
-        cond=repeated(model.conditioner([request.prompt]), count),
-        uncond=None if request.cfg_scale == 1 else repeated(model.conditioner([request.negative_prompt]), count),
+        cond=repeated(model.reads([request.prompt]), count),
+        uncond=None if request.cfg_scale == 1 else repeated(model.reads([request.negative_prompt]), count),
         wrap=unchanged,
     )

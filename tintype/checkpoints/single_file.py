@@ -1,0 +1,135 @@
+"""Whole models in one file in LDM's layout, read and written; autoencoders also in files of their own."""
+
+import dataclasses
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from tintype.checkpoints.fill import fill, state
+from tintype.checkpoints.hashes import digest
+from tintype.checkpoints.tensors import TensorFile, open_tensors
+from tintype.common.files import save_tensors
+from tintype.diffusion.latent_space import LatentSpace
+from tintype.diffusion.scaling import Prediction
+from tintype.diffusion.schedule import DDPMConfig
+from tintype.families.base import AnyConditioner, FamilyConfig, LatentDiffusion, assemble, make_conditioner
+from tintype.families.detect import AUTOENCODER, detect, family_of, fitted, tells
+from tintype.families.diffusers_configs import PREDICTIONS
+from tintype.families.shapes import autoencoder_config, below
+from tintype.families.single_file import BESIDE, autoencoder_names, averaged_names, expects_text_model, names
+from tintype.models.autoencoder import Autoencoder
+from tintype.models.unet import UNet
+from tintype.nn.weightless import weightless
+
+PREDICTION_KEY = "modelspec.prediction_type"  # of the safetensors metadata that Stability proposed
+
+
+class FirstStage(NamedTuple):
+    """An autoencoder that stands in for a checkpoint's own; `space` None: latents are wrapped as the family says."""
+
+    network: Autoencoder
+    space: LatentSpace | None
+    paths: tuple[Path, ...]
+
+
+class Networks(NamedTuple):
+    """The parts of a model."""
+
+    unet: UNet
+    autoencoder: Autoencoder
+    conditioner: AnyConditioner | None
+
+
+def made(config: FamilyConfig, first_stage: FirstStage | None = None) -> Networks:
+    """Without weights yet (on the meta device), but for an autoencoder that is given."""
+    with weightless():
+        autoencoder = first_stage.network if first_stage else Autoencoder(config.autoencoder)
+        conditioner = None if config.conditioner is None else make_conditioner(config.conditioner)
+        return Networks(UNet(config.unet), autoencoder, conditioner)
+
+
+def load_single_file(
+    path: Path,
+    *,
+    prediction: Prediction | None = None,
+    first_stage: FirstStage | None = None,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> LatentDiffusion:
+    """The autoencoder is float32 whatever the rest is: SDXL's overflows in float16.
+
+    Raises `ValueError` naming what is missing, unexpected or of another shape, and the family it was taken for.
+    """
+    file = open_tensors(path)
+    try:
+        own = first_stage.network.config if first_stage else autoencoder_config(below(file.shapes, AUTOENCODER))
+        family = detect(tells(file.shapes, own), prediction or _said_prediction(file))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    try:
+        config = _as_said(file, fitted(file.shapes, family, own), first_stage)
+        networks = made(config, first_stage)
+        wanted: dict[str, nn.Module | None] = networks._asdict()
+        if first_stage:
+            del wanted["autoencoder"]
+        fill(
+            {part: network for part, network in wanted.items() if network is not None},
+            file,
+            names(config, family, text_model=expects_text_model(file.shapes)),
+            dtypes={"unet": dtype, "conditioner": dtype},
+            device=device,
+            beside=re.compile(f"{BESIDE.pattern}|{AUTOENCODER}") if first_stage else BESIDE,
+            renamed=averaged_names(file.shapes) if family.averaged else {},
+        )
+    except ValueError as error:
+        raise ValueError(f"{path} looks most like the family {family.config.name}, but {error}") from error
+    networks.autoencoder.to(device)
+    paths = (path, *(first_stage.paths if first_stage else ()))
+    return assemble(config, **networks._asdict(), source=str(path.resolve()), fingerprint=lambda: digest(paths))
+
+
+def load_first_stage(path: Path, *, device: str = "cpu") -> FirstStage:
+    """An autoencoder in LDM's layout: a file of its own, or that of a whole checkpoint. Raises `ValueError`."""
+    file = open_tensors(path)
+    whole = file.below(AUTOENCODER) if any(name.startswith(AUTOENCODER) for name in file.shapes) else file
+    try:
+        with weightless():
+            network = Autoencoder(autoencoder_config(whole.shapes))
+        beside = re.compile(f"loss\\.|model_ema\\.|{BESIDE.pattern}")
+        fill({"autoencoder": network}, whole, autoencoder_names(network.config, ""), device=device, beside=beside)
+    except ValueError as error:
+        raise ValueError(f"{path} is no autoencoder: {error}") from error
+    return FirstStage(network, None, (path,))
+
+
+def save_single_file(path: Path, model: LatentDiffusion, *, dtype: torch.dtype) -> None:
+    """In LDM's layout, safetensors. Raises `ValueError` for a model of a family that has none."""
+    family = family_of(model.config)
+    tensors = names(model.config, family).to_theirs(state(model.networks))
+    tensors = {name: tensor.to(dtype) for name, tensor in tensors.items()}
+    if model.space != family.config.space:
+        tensors["scale_factor"] = torch.tensor(model.space.scale[0])
+    said = {ours: theirs for theirs, ours in PREDICTIONS.items()}[model.config.prediction]
+    save_tensors(path, tensors, texts={PREDICTION_KEY: said})
+
+
+def _said_prediction(file: TensorFile) -> Prediction | None:
+    """What the file itself says, which few do."""
+    if "v_pred" in file.shapes:
+        return "v"
+    said = file.metadata.get(PREDICTION_KEY, "")
+    return "v" if said == "v" else PREDICTIONS.get(said)
+
+
+def _as_said(file: TensorFile, config: FamilyConfig, first_stage: FirstStage | None) -> FamilyConfig:
+    """With the scale of latents, and the zero terminal signal, of a file that holds them."""
+    if first_stage is not None and first_stage.space is not None:
+        config = dataclasses.replace(config, space=first_stage.space)
+    elif "scale_factor" in file.shapes:
+        config = dataclasses.replace(config, space=LatentSpace(scale=(float(file.read("scale_factor")),)))
+    if "ztsnr" in file.shapes and isinstance(config.schedule, DDPMConfig):
+        config = dataclasses.replace(config, schedule=dataclasses.replace(config.schedule, zero_terminal_snr=True))
+    return config

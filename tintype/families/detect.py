@@ -1,0 +1,150 @@
+"""Which family a checkpoint is of, and its networks' configurations, from the header of a file in LDM's layout."""
+
+import dataclasses
+from collections.abc import Iterable
+
+from tintype.conditioning.text import TextConfig
+from tintype.conditioning.towers import TextTowersConfig
+from tintype.diffusion.scaling import Prediction
+from tintype.families.base import ConditionerConfig, ConditionerKind, Family, FamilyConfig, Tells
+from tintype.families.shapes import (
+    Shapes,
+    below,
+    clip_text_config,
+    open_clip_config,
+    unet_config,
+)
+from tintype.families.stable_diffusion import FAMILIES as STABLE_DIFFUSION
+from tintype.models.autoencoder import AutoencoderConfig
+
+FAMILIES = {family.config.name: family for family in STABLE_DIFFUSION}
+
+UNET, AUTOENCODER = "model.diffusion_model.", "first_stage_model."
+CLIP, OPEN_CLIP = "cond_stage_model.transformer.", "cond_stage_model.model."
+XL_FIRST, XL_SECOND = "conditioner.embedders.0.transformer.", "conditioner.embedders.1.model."
+REFINER = "conditioner.embedders.0.model."
+TEXT_MODEL = "text_model."
+
+KINDS: dict[str, ConditionerKind] = {  # a tensor, or the beginning of several: the first that is there decides
+    XL_SECOND: "clip_and_open_clip",
+    REFINER: "open_clip_pooled",
+    OPEN_CLIP: "open_clip",
+    f"{CLIP}{TEXT_MODEL}": "clip",
+    f"{CLIP}embeddings.": "clip",
+    f"{CLIP}token_emb.weight": "bert",
+    "cond_stage_model.embedding.weight": "class",
+    "cond_stage_model.channel_mapper.weight": "spatial",
+}
+LAYOUT_TOKENS = 92
+OTHERS = {  # what people take for checkpoints
+    "lora_unet_": "a LoRA; open the checkpoint it was made for",
+    "lora_te": "a LoRA; open the checkpoint it was made for",
+    "control_model.": "a ControlNet",
+    "model.diffusion_model.joint_blocks.": "Stable Diffusion 3, a transformer, which is not opened",
+    "model.diffusion_model.double_blocks.": "FLUX, a transformer, which is not opened",
+    "double_blocks.": "FLUX, a transformer, which is not opened",
+    "edm_mean": "Playground 2.5, whose EDM scaling is not known here",
+    "decoder.": "an autoencoder alone; give it as vae= beside a checkpoint",
+    "first_stage_model.": "an autoencoder alone; give it as vae= beside a checkpoint",
+    "string_to_param": "a textual inversion",
+    "emb_params": "a textual inversion",
+    "down_blocks.": "diffusers' U-Net alone; open the whole folder",
+    "input_blocks.": "a U-Net alone; a checkpoint has its text encoder and autoencoder too",
+    "text_model.": "a text encoder alone",
+}
+
+
+def tells(shapes: Shapes, autoencoder: AutoencoderConfig) -> Tells:
+    """What a header in LDM's layout shows. Raises `ValueError` when it holds no U-Net."""
+    entrance = f"{UNET}input_blocks.0.0.weight"
+    if entrance not in shapes or "edm_mean" in shapes:
+        raise ValueError(f"no U-Net of Stable Diffusion ({entrance}): {_other(shapes)}")
+    return Tells(
+        conditioner=_kind(shapes),
+        extra_channels=shapes[entrance][1] - autoencoder.latent_channels,
+        codebook=autoencoder.codebook_size is not None,
+        levels=len(autoencoder.mult),
+        classes=f"{UNET}label_emb.weight" in shapes,
+    )
+
+
+def detect(found: Tells, prediction: Prediction | None = None) -> Family:
+    """The family, with `prediction` where that is given. Raises `ValueError` naming the closest when there is none,
+    and the choices when a checkpoint does not tell which of several it is of."""
+    fitting = [family for family in FAMILIES.values() if not family.tells.distance(found)]
+    if not fitting:
+        close = sorted(FAMILIES.values(), key=lambda family: family.tells.distance(found))[:2]
+        raise ValueError(f"no family has {found}; the closest are {_told(close)}")
+    if prediction is None and len(fitting) == 1:
+        return fitting[0]
+    if prediction is None:
+        names = " or ".join(f"{family.config.prediction} ({family.config.name})" for family in fitting)
+        raise ValueError(
+            f"a file of this kind does not tell what its U-Net predicts: {names}. Give prediction=, --prediction at "
+            "the command line; the page it comes from says which"
+        )
+    exact = [family for family in fitting if family.config.prediction == prediction]
+    family = (exact or fitting)[0]
+    return dataclasses.replace(family, config=dataclasses.replace(family.config, prediction=prediction))
+
+
+def family_of(config: FamilyConfig) -> Family:
+    """The released family that a model says it is of. Raises `ValueError` for a model of our own."""
+    if config.name not in FAMILIES:
+        raise ValueError(f"the model is of the family {config.name!r}; expected a released one: {', '.join(FAMILIES)}")
+    return FAMILIES[config.name]
+
+
+def fitted(shapes: Shapes, family: Family, autoencoder: AutoencoderConfig) -> FamilyConfig:
+    """The family's configuration with networks of the sizes in the header."""
+    config = family.config
+    return dataclasses.replace(
+        config,
+        unet=unet_config(below(shapes, UNET), config.unet),
+        autoencoder=autoencoder,
+        conditioner=_conditioner(shapes, config.conditioner),
+    )
+
+
+def _conditioner(shapes: Shapes, released: ConditionerConfig | None) -> ConditionerConfig | None:
+    match released, _kind(shapes):
+        case TextConfig(), "clip":
+            return dataclasses.replace(released, clip=clip_text_config(_clip(shapes, CLIP)))
+        case TextConfig(), _:
+            clip = open_clip_config(below(shapes, OPEN_CLIP), unused_layers=1)
+            return dataclasses.replace(released, clip=dataclasses.replace(clip, projection_dim=None))
+        case TextTowersConfig(towers=(first, second)), _:
+            towers = (
+                dataclasses.replace(first, clip=clip_text_config(_clip(shapes, XL_FIRST))),
+                dataclasses.replace(second, clip=open_clip_config(below(shapes, XL_SECOND))),
+            )
+            return dataclasses.replace(released, towers=towers)
+        case TextTowersConfig(towers=(only,)), _:
+            tower = dataclasses.replace(only, clip=open_clip_config(below(shapes, REFINER)))
+            return dataclasses.replace(released, towers=(tower,))
+        case _:
+            return released
+
+
+def _clip(shapes: Shapes, prefix: str) -> dict[str, tuple[int, ...]]:
+    return {name.removeprefix(TEXT_MODEL): shape for name, shape in below(shapes, prefix).items()}
+
+
+def _kind(shapes: Shapes) -> ConditionerKind:
+    for beginning, kind in KINDS.items():
+        if any(name.startswith(beginning) for name in shapes):
+            places = shapes.get(f"{CLIP}pos_emb.emb.weight", (0,))
+            return "layout" if kind == "bert" and places[0] == LAYOUT_TOKENS else kind
+    return "none"
+
+
+def _other(shapes: Shapes) -> str:
+    for beginning, what in OTHERS.items():
+        if any(name.startswith(beginning) for name in shapes):
+            return f"it looks like {what}"
+    some = ", ".join(sorted(shapes)[:3])
+    return f"its tensors are named {some}; expected a Stable Diffusion or LDM checkpoint"
+
+
+def _told(families: Iterable[Family]) -> str:
+    return " and ".join(f"{family.config.name} ({family.tells})" for family in families)

@@ -1,0 +1,118 @@
+"""Configurations of networks, read from the names and shapes of their tensors in LDM's layout.
+
+What shapes do not tell (into how many heads attention divides, say) comes from the family's released configuration.
+"""
+
+import dataclasses
+import re
+from collections.abc import Iterable, Mapping
+
+from tintype.models.autoencoder import AutoencoderConfig
+from tintype.models.clip import Activation, CLIPTextConfig
+from tintype.models.unet import UNetConfig
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def below(shapes: Shapes, prefix: str) -> dict[str, tuple[int, ...]]:
+    """The entries whose names begin so, without it."""
+    return {name.removeprefix(prefix): shape for name, shape in shapes.items() if name.startswith(prefix)}
+
+
+def unet_config(shapes: Shapes, released: UNetConfig) -> UNetConfig:
+    """Of LDM's UNetModel. Raises `ValueError` naming the tensor that tells and is missing."""
+    width, in_channels = _shape(shapes, "input_blocks.0.0.weight")[:2]
+    blocks = _count(shapes, r"input_blocks\.(\d+)\.")
+    halvings = [number for number in range(blocks) if f"input_blocks.{number}.0.op.weight" in shapes]
+    in_blocks = not halvings
+    levels = len(halvings) + 1 if halvings else blocks // 3  # all that halve in residual blocks have two a level
+    num_blocks = (blocks - levels) // levels
+    firsts = [1 + level * (num_blocks + 1) for level in range(levels)]
+    out_channels = [_shape(shapes, f"input_blocks.{first}.0.out_layers.3.weight")[0] for first in firsts]
+    depth = tuple(_depth(shapes, f"input_blocks.{first}.1") for first in firsts)
+    context = [shape[1] for name, shape in shapes.items() if name.endswith("attn2.to_k.weight")]
+    first_scale = _shape(shapes, f"input_blocks.{firsts[0]}.0.emb_layers.1.weight")[0]
+    return dataclasses.replace(
+        released,
+        in_channels=in_channels,
+        out_channels=_shape(shapes, "out.2.weight")[0],
+        width=width,
+        mult=tuple(channels // width for channels in out_channels),
+        num_blocks=num_blocks,
+        depth=depth,
+        middle_depth=_depth(shapes, "middle_block.1"),
+        context_dim=context[0] if context else None,
+        self_attention=released.self_attention if len(released.self_attention) == levels else (),
+        vector_dim=shapes["label_emb.0.0.weight"][1] if "label_emb.0.0.weight" in shapes else None,
+        num_classes=shapes["label_emb.weight"][0] if "label_emb.weight" in shapes else None,
+        scale_shift=first_scale == 2 * out_channels[0],
+        resample_in_blocks=in_blocks and levels > 1,
+    )
+
+
+def autoencoder_config(shapes: Shapes) -> AutoencoderConfig:
+    """Of LDM's AutoencoderKL and VQModel."""
+    width, image_channels = _shape(shapes, "encoder.conv_in.weight")[:2]
+    levels = range(_count(shapes, r"encoder\.down\.(\d+)\."))
+    return AutoencoderConfig(
+        image_channels=image_channels,
+        latent_channels=_shape(shapes, "post_quant_conv.weight")[1],
+        width=width,
+        mult=tuple(_shape(shapes, f"encoder.down.{level}.block.0.conv2.weight")[0] // width for level in levels),
+        num_blocks=_count(shapes, r"encoder\.down\.0\.block\.(\d+)\."),
+        attention_levels=tuple(level for level in levels if f"encoder.down.{level}.attn.0.q.weight" in shapes),
+        middle_attention="encoder.mid.attn_1.q.weight" in shapes,
+        codebook_size=shapes["quantize.embedding.weight"][0] if "quantize.embedding.weight" in shapes else None,
+    )
+
+
+def clip_text_config(shapes: Shapes) -> CLIPTextConfig:
+    """Of transformers' CLIPTextModel, names without "text_model."; CLIP-L's kind."""
+    return _clip(
+        words=_shape(shapes, "embeddings.token_embedding.weight"),
+        places=_shape(shapes, "embeddings.position_embedding.weight"),
+        num_layers=_count(shapes, r"encoder\.layers\.(\d+)\."),
+        activation="quick_gelu",
+    )
+
+
+def open_clip_config(shapes: Shapes, *, unused_layers: int = 0) -> CLIPTextConfig:
+    """Of OpenCLIP's text tower without its last `unused_layers`."""
+    config = _clip(
+        words=_shape(shapes, "token_embedding.weight"),
+        places=_shape(shapes, "positional_embedding"),
+        num_layers=_count(shapes, r"transformer\.resblocks\.(\d+)\.") - unused_layers,
+        activation="gelu",
+    )
+    return dataclasses.replace(config, projection_dim=shapes.get("text_projection", (0, None))[1])
+
+
+def _clip(
+    *, words: tuple[int, ...], places: tuple[int, ...], num_layers: int, activation: Activation
+) -> CLIPTextConfig:
+    """Heads are 64 wide in every CLIP tower that was released."""
+    return CLIPTextConfig(
+        vocabulary_size=words[0],
+        context_length=places[0],
+        width=words[1],
+        num_layers=num_layers,
+        num_heads=max(words[1] // 64, 1),
+        activation=activation,
+    )
+
+
+def _depth(shapes: Shapes, place: str) -> int:
+    """Blocks of the spatial transformer there, 1 for plain attention."""
+    return _count(shapes, re.escape(place) + r"\.transformer_blocks\.(\d+)\.") or int(f"{place}.qkv.weight" in shapes)
+
+
+def _count(names: Iterable[str], pattern: str) -> int:
+    """One more than the largest number there."""
+    found = (re.match(pattern, name) for name in names)
+    return max((int(match[1]) + 1 for match in found if match), default=0)
+
+
+def _shape(shapes: Shapes, name: str) -> tuple[int, ...]:
+    if name not in shapes:
+        raise ValueError(f"no {name}; expected the networks of a Stable Diffusion or LDM checkpoint")
+    return shapes[name]
