@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections import deque
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from tintype.common.rng import Noise
 from tintype.diffusion.samplers import SAMPLERS
 from tintype.families.base import LatentDiffusion
 from tintype.generation import decode, generate_each, warnings
-from tintype.tasks.plan import pure_noise, resolve
+from tintype.tasks.plan import pure_noise, resolve, spaced, steering
 
 REQUEST = {"prompt": "a green frog above a key on a yellow background", "seed": 5, "steps": 4}
 
@@ -78,6 +79,39 @@ def test_guidance_and_negative_prompt_matter(model: LatentDiffusion) -> None:
 
     assert np.abs(picture(cfg_scale=1.0) - picture()).max() > 10
     assert np.abs(picture(negative_prompt="a yellow background") - picture()).max() > 10
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"cfg_rescale": 0.7}, {"cfg_start": 0.5}, {"cfg_end": 0.5}, {"threshold": 0.9}, {"pag_scale": 3.0}],
+    ids=str,
+)
+def test_every_setting_of_guidance_reaches_the_picture(model: LatentDiffusion, change: dict[str, float]) -> None:
+    asked, usual = (
+        tintype.generate(model, tintype.Request(**REQUEST, cfg_scale=5.0, **one))[0] for one in (change, {})
+    )
+    assert np.abs(levels(asked) - levels(usual)).max() > 3
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "guided"),
+    [(0.0, 1.0, range(10)), (0.3, 0.7, range(3, 7)), (0.25, 1.0, range(3, 10)), (0.0, 0.01, [0])],
+)
+def test_shares_of_the_steps_are_the_steps_guided(
+    model: LatentDiffusion, start: float, end: float, guided: Sequence[int]
+) -> None:
+    request = resolve(model, tintype.Request(cfg_scale=3.0, cfg_start=start, cfg_end=end, steps=10))
+    sigmas = spaced(model, request)
+    guidance = steering(request, sigmas)
+    acts = [index for index, sigma in enumerate(sigmas[:-1].tolist()) if guidance.end < sigma <= guidance.start]
+    assert acts == list(guided)
+
+
+def test_a_model_without_attention_in_its_middle_refuses_perturbed_attention(model: LatentDiffusion) -> None:
+    unet = dataclasses.replace(model.config.unet, middle_depth=0)
+    bare = dataclasses.replace(model, config=dataclasses.replace(model.config, unet=unet))
+    with pytest.raises(ValueError, match="pag_scale 3: this model has no attention to perturb"):
+        tintype.steps(bare, tintype.Request(pag_scale=3.0))
 
 
 @pytest.mark.parametrize(

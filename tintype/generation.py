@@ -12,12 +12,12 @@ from PIL import Image
 from torch import Tensor
 
 from tintype.common.rng import Noise
-from tintype.diffusion.guidance import Guidance, guided
+from tintype.diffusion.guidance import guided
 from tintype.diffusion.samplers import sampler
 from tintype.diffusion.step import Step
 from tintype.families.base import LatentDiffusion
 from tintype.tasks.infotext import Provenance, stamp
-from tintype.tasks.plan import Plan, chosen, heard, resolve
+from tintype.tasks.plan import Plan, chosen, heard, resolve, steering
 from tintype.tasks.request import Request
 from tintype.tasks.text_to_image import text_to_image
 
@@ -47,11 +47,9 @@ def _steps(model: LatentDiffusion, request: Request) -> Iterator[Step]:
 
 
 def _walk(model: LatentDiffusion, request: Request, plan: Plan, noise: Noise) -> Iterator[Step]:
-    assert request.cfg_scale is not None
     with torch.inference_mode():
-        guidance = Guidance(scale=request.cfg_scale)
         denoiser = heard(model, request, plan.sigmas)
-        denoise = plan.wrap(guided(denoiser, [(1.0, plan.cond)], plan.uncond, guidance))
+        denoise = plan.wrap(guided(denoiser, [(1.0, plan.cond)], plan.uncond, steering(request, plan.sigmas)))
         preset = chosen(model, request)
         eta = preset.eta if request.eta is None else request.eta
         walk = sampler(preset.sampler, model.denoiser.schedule, eta=eta)

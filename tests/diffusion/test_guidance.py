@@ -1,14 +1,16 @@
 """Classifier-free guidance: the formula, and what it costs."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
 import torch
+from diffusers import DDPMScheduler
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import rescale_noise_cfg
 from torch import Tensor
 
 from tintype.diffusion.denoiser import Conditioning, Denoiser, stacked
-from tintype.diffusion.guidance import Guidance, guided
+from tintype.diffusion.guidance import Guidance, autoguided, clipped, guided, thresholded
 from tintype.diffusion.scaling import SCALINGS, Prediction
 from tintype.diffusion.schedule import DDPM, DDPMConfig
 
@@ -134,3 +136,75 @@ def test_guidance_acts_between_its_levels_alone() -> None:
     for sigma in (3.001, 0.5, 0.1):
         assert torch.equal(interval(x, sigma), denoiser(x, sigma, COND))
     assert network.batches == [3] * 6
+
+
+# --- thresholds -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("largest", [1.0, 1.5, 9.0])
+def test_thresholds_equal_diffusers(largest: float) -> None:
+    theirs = DDPMScheduler(thresholding=True, dynamic_thresholding_ratio=0.9, sample_max_value=largest)
+    x = (
+        torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(3))
+        * torch.tensor([0.1, 1, 2, 5])[:, None, None, None]
+    )
+    found = thresholded(lambda x, sigma: x, 0.9, largest)(x, 1.0)
+    torch.testing.assert_close(found, theirs._threshold_sample(x), rtol=1e-6, atol=1e-6)
+    assert torch.equal(clipped(lambda x, sigma: x)(x, 1.0), x.clamp(-1, 1))
+
+
+def test_latents_are_brought_back_to_the_size_of_the_conditional_answer() -> None:
+    denoiser, _, x = made()
+    alone = denoiser(x, 2.0, COND)
+    wild = guided(denoiser, [(1.0, COND)], UNCOND, Guidance(scale=30.0))(x, 2.0)
+    tame = guided(denoiser, [(1.0, COND)], UNCOND, Guidance(scale=30.0, threshold=0.9))(x, 2.0)
+    limit, size = (one.abs().flatten(1).quantile(0.9, dim=1)[:, None, None, None] for one in (alone, wild))
+    assert bool((size > 1.01 * limit).all())
+    torch.testing.assert_close(tame, wild.clamp(-size, size) * limit / size)
+    torch.testing.assert_close(tame.abs().flatten(1).amax(dim=1), limit.flatten())
+
+
+# --- other guides -----------------------------------------------------------------------------------------------------
+
+
+def test_autoguidance_goes_away_from_the_worse_model() -> None:
+    _, _, x = made()
+    asked: list[float] = []
+
+    def worse(x: Tensor, sigma: float) -> Tensor:
+        asked.append(sigma)
+        return 0.5 * x
+
+    torch.testing.assert_close(autoguided(lambda x, sigma: x, worse, 3.0)(x, 1.0), 0.5 * x + 3 * (x - 0.5 * x))
+    assert torch.equal(autoguided(lambda x, sigma: x, worse, 1.0)(x, 2.0), x)
+    assert asked == [1.0]
+
+
+@dataclass
+class Perturbing(Counting):
+    """Perturbed it says half of what it says."""
+
+    def bind(self, context: Tensor | None, vector: Tensor | None) -> Callable[[Tensor, Tensor], Tensor]:
+        return lambda x, t: self(x, t, context, vector)
+
+    def bind_perturbed(self, context: Tensor | None, vector: Tensor | None) -> Callable[[Tensor, Tensor], Tensor]:
+        return lambda x, t: 0.5 * self(x, t, context, vector)
+
+
+@pytest.mark.parametrize(("scale", "batches"), [(5.0, [6, 3]), (1.0, [3, 3])])
+def test_perturbed_attention_guidance_adds_its_own_distance(scale: float, batches: list[int]) -> None:
+    network = Perturbing()
+    _, _, x = made()
+    denoiser = Denoiser(network, DDPM(DDPMConfig()), SCALINGS["eps"])
+    cond, without = denoiser(x, 2.0, COND), denoiser(x, 2.0, UNCOND)
+    worse = x - 0.5 * (x - cond)
+    network.batches.clear()
+    found = guided(denoiser, [(1.0, COND)], UNCOND, Guidance(scale=scale, pag_scale=3.0))(x, 2.0)
+    torch.testing.assert_close(found, without + scale * (cond - without) + 3 * (cond - worse))
+    assert network.batches == batches
+
+
+def test_a_network_that_cannot_be_perturbed_says_so() -> None:
+    denoiser, _, _ = made()
+    with pytest.raises(ValueError, match="no attention to perturb; leave out pag_scale"):
+        guided(denoiser, [(1.0, COND)], UNCOND, Guidance(pag_scale=3.0))

@@ -4,9 +4,17 @@ import dataclasses
 
 import pytest
 import torch
+from diffusers import DDIMScheduler, StableDiffusionPAGPipeline
 from network_oracles import difference, randomize, their_plain_unet, their_unet
 from torch import Tensor, nn
 
+from tintype.common.rng import Noise
+from tintype.diffusion.denoiser import Conditioning, Denoiser
+from tintype.diffusion.guidance import Guidance, guided
+from tintype.diffusion.names import DIFFUSERS
+from tintype.diffusion.samplers import SAMPLERS
+from tintype.diffusion.scaling import SCALINGS
+from tintype.diffusion.schedule import DDPM, DDPMConfig
 from tintype.families.diffusers_names import unet_names
 from tintype.families.stable_diffusion import SD1_UNET, SD2_UNET, SDXL_UNET
 from tintype.models.unet import UNet, UNetConfig
@@ -237,3 +245,55 @@ def test_channels_that_do_not_divide_into_heads_are_refused() -> None:
     for heads in ({"num_heads": 3}, {"num_heads": None, "head_dim": 24}, {"num_heads": None, "head_dim": 512}):
         with pytest.raises(ValueError, match="do not divide into heads"):
             UNet(dataclasses.replace(SMALL, **heads))
+
+
+@pytest.mark.parametrize("scale", [1.0, 5.0])
+def test_perturbed_attention_guidance_equals_diffusers_pipeline(scale: float) -> None:
+    """The whole pipeline with `pag_applied_layers` "mid": which rows it perturbs, and what it makes of them."""
+    theirs = randomize(their_unet(SMALL, linear=False))
+    theirs.register_to_config(sample_size=8)
+    scheduler = DDIMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1, clip_sample=False,
+        set_alpha_to_one=False,
+    )  # fmt: skip
+    pipeline = StableDiffusionPAGPipeline(
+        None, None, None, theirs, scheduler, None, None, requires_safety_checker=False, pag_applied_layers="mid"
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    generator = torch.Generator().manual_seed(4)
+    context, empty = (torch.randn(2, 5, SMALL.context_dim or 0, generator=generator) for _ in range(2))
+    first = torch.randn(2, SMALL.in_channels, 8, 8, generator=generator)
+    expected = pipeline(
+        prompt_embeds=context, negative_prompt_embeds=empty, latents=first, num_inference_steps=3, guidance_scale=scale,
+        pag_scale=3.0, output_type="latent",
+    ).images  # fmt: skip
+
+    schedule = DDPM(DDPMConfig())
+    denoiser = Denoiser(ours_like(theirs, SMALL, projection="conv"), schedule, SCALINGS["eps"])
+    cond, uncond = Conditioning(context=context), Conditioning(context=empty)
+    with torch.inference_mode():
+        preset = DIFFUSERS["DDIMScheduler"]
+        sigmas = preset.levels(schedule, "leading", 3)
+        denoise = guided(denoiser, [(1.0, cond)], uncond, Guidance(scale=scale, pag_scale=3.0))
+        plain = guided(denoiser, [(1.0, cond)], uncond, Guidance(scale=scale))
+        start = first * preset.first(schedule, float(sigmas[0]))
+        *_, step = SAMPLERS["ddim"](denoise, start, sigmas, Noise([0]))
+        *_, without = SAMPLERS["ddim"](plain, start, sigmas, Noise([0]))
+    assert difference(preset.ended(step.x, step.sigma), expected) <= 1e-4
+    assert difference(preset.ended(without.x, without.sigma), expected) > 0.01
+
+
+def test_no_attention_in_the_middle_cannot_be_perturbed() -> None:
+    bare = UNet(dataclasses.replace(SMALL, middle_depth=0))
+    with pytest.raises(ValueError, match="no self-attention in its middle to perturb"):
+        bare.bind_perturbed(torch.zeros(1, 5, SMALL.context_dim or 0), None)
+
+
+def test_what_is_perturbed_is_a_copy() -> None:
+    unet = randomize(UNet(SMALL))
+    x, t, context = inputs(SMALL, (8, 8))
+    with torch.inference_mode():
+        before = unet.bind(context, None)(x, t)
+        perturbed = unet.bind_perturbed(context, None)(x, t)
+        assert torch.equal(unet.bind(context, None)(x, t), before)
+    assert difference(perturbed, before) > 1e-3

@@ -60,6 +60,15 @@ def test_parameters_say_how_the_picture_was_made() -> None:
     ]
 
 
+def test_parameters_name_what_guidance_was_asked_for_and_old_pictures_still_read() -> None:
+    extra = {"cfg_rescale": 0.7, "cfg_start": 0.1, "cfg_end": 0.8, "pag_scale": 3.0, "threshold": 0.995}
+    made = Provenance(request=Request(seed=5, **RESOLVED, **extra), position=0, model="mine", digest="0123456789")
+    expected = "CFG rescale: 0.7, CFG start: 0.1, CFG end: 0.8, PAG scale: 3, Dynamic threshold: 0.995"
+    assert f", {expected}, Version" in parameters(made)
+    usual = json.loads(text_of())["request"]
+    assert not set(extra) & set(usual)  # what is at its default is not written, as before there were these fields
+
+
 def text_of(**changes: object) -> str:
     """The request of a picture as it travels, as JSON."""
     made = Provenance(request=Request(prompt="x", seed=5, **RESOLVED), position=0, model="default", digest="0123456789")
@@ -120,6 +129,13 @@ def test_seeds_follow_one_another_and_wrap() -> None:
         {"batch_size": 0},
         {"seed": LARGEST_SEED + 1},
         {"eta": 1.5},
+        {"cfg_rescale": 1.1},
+        {"cfg_start": -0.1},
+        {"cfg_start": 0.5, "cfg_end": 0.5},
+        {"cfg_end": 1.01},
+        {"threshold": 0.4},
+        {"pag_scale": -1.0},
+        {"pag_scale": None},
         {"prompt": "a\0b"},
     ],
 )

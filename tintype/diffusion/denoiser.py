@@ -26,6 +26,13 @@ class Bindable(Protocol):
     def bind(self, context: Tensor | None, vector: Tensor | None) -> Callable[[Tensor, Tensor], Tensor]: ...
 
 
+@runtime_checkable
+class Perturbable(Protocol):
+    """A bindable network that can also be bound with the attention of its middle perturbed (Ahn et al. 2024)."""
+
+    def bind_perturbed(self, context: Tensor | None, vector: Tensor | None) -> Callable[[Tensor, Tensor], Tensor]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Conditioning:
     """What steers a network, each optional: context: B L D (cross-attention), vector: B V (beside the time
@@ -84,8 +91,19 @@ class Denoiser:
         """The denoiser with its conditioning filled in; what depends on the prompt alone is computed here, once."""
         if not isinstance(self.network, Bindable):
             return lambda x, sigma: self(x, sigma, cond)
+        return self._bound(self.network.bind, cond)
+
+    def bind_perturbed(self, cond: Conditioning) -> Denoise:
+        """The same of a network whose attention is perturbed. Raises `ValueError` where it cannot be."""
+        if not isinstance(self.network, Perturbable):
+            raise ValueError("this network has no attention to perturb; leave out pag_scale")
+        return self._bound(self.network.bind_perturbed, cond)
+
+    def _bound(
+        self, bind: Callable[[Tensor | None, Tensor | None], Callable[[Tensor, Tensor], Tensor]], cond: Conditioning
+    ) -> Denoise:
         low = self._low(cond)
-        network = self.network.bind(low.context, low.vector)
+        network = bind(low.context, low.vector)
 
         def denoise(x: Tensor, sigma: float) -> Tensor:
             skip, out, net_in, t = self._inputs(x, sigma, cond)

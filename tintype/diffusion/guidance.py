@@ -16,13 +16,16 @@ Weighted = tuple[float, Conditioning]
 class Guidance:
     """How far to go from the unconditional answer, through the conditional one and beyond.
 
-    scale: of classifier-free guidance; 1 is the conditional answer alone. rescale: share, 0 to 1, in which the result
-    gets the conditional answer's standard deviation back. start, end: noise levels between which guidance acts (end <
-    sigma <= start; elsewhere the conditional answer alone).
+    scale: of classifier-free guidance; 1 is the conditional answer alone. pag_scale: of perturbed attention guidance, 0
+    is none. rescale: share, 0 to 1, in which the result gets the conditional answer's standard deviation back.
+    threshold: the quantile of sizes that dynamic thresholding brings back to the conditional answer's. start, end:
+    noise levels between which guidance acts (end < sigma <= start; elsewhere the conditional answer alone).
     """
 
     scale: float = 1.0
+    pag_scale: float = 0.0
     rescale: float = 0.0
+    threshold: float | None = None
     start: float = math.inf
     end: float = 0.0
 
@@ -32,7 +35,8 @@ def guided(denoiser: Denoiser, conds: Sequence[Weighted], uncond: Conditioning |
     several conditionings: A1111's AND).
 
     Conditionings of equal shapes run as one batch. Where the unconditional answer has no share, or there is no
-    `uncond`, it is not computed. Raises `ValueError` for several conditionings that need an `uncond` and have none.
+    `uncond`, it is not computed. Raises `ValueError` for several conditionings that need an `uncond` and have none, and
+    for a `pag_scale` that the network cannot serve.
     """
     inside = _guided(denoiser, conds, uncond, guidance)
     if guidance.start == math.inf and guidance.end <= 0:
@@ -44,24 +48,28 @@ def guided(denoiser: Denoiser, conds: Sequence[Weighted], uncond: Conditioning |
 def _guided(denoiser: Denoiser, conds: Sequence[Weighted], uncond: Conditioning | None, guidance: Guidance) -> Denoise:
     if not conds:
         raise ValueError("got no conditioning; expected at least one (weight, Conditioning)")
-    weights, scale = [weight for weight, _ in conds], guidance.scale
-    needs_uncond = scale != 1 or not math.isclose(sum(weights), 1)
+    weights, given = [weight for weight, _ in conds], [cond for _, cond in conds]
+    needs_uncond = guidance.scale != 1 or not math.isclose(sum(weights), 1)
     if needs_uncond and uncond is None and len(conds) > 1:
         raise ValueError(
             f"{len(conds)} conditionings of weights {weights}: give `uncond`, which they are measured from"
         )
-    if uncond is None or not needs_uncond:
-        only = _answers(denoiser, [cond for _, cond in conds])
-        return lambda x, sigma: _weighted(only(x, sigma), weights if len(conds) > 1 else [1.0])
-    every = _answers(denoiser, [uncond, *(cond for _, cond in conds)])
+    first = [uncond] if uncond is not None and needs_uncond else []
+    answers = _answers(denoiser.bind, [*first, *given])
+    perturbed = _answers(denoiser.bind_perturbed, given) if guidance.pag_scale else None
 
     def denoise(x: Tensor, sigma: float) -> Tensor:
-        without, *found = every(x, sigma)
-        result = _beyond(without, found, weights, scale)
+        found = answers(x, sigma)
+        result = _combined(found, weights, guidance.scale)
+        if perturbed is not None:
+            result = result + guidance.pag_scale * _distance(found[len(first) :], perturbed(x, sigma), weights)
+        if not guidance.rescale and guidance.threshold is None:
+            return result
+        said = _combined(found, weights, 1.0)
         if guidance.rescale:
             kept = float(denoiser.scaling(torch.tensor(sigma, dtype=torch.float64)).skip) * x
-            result = kept + rescaled(result - kept, _beyond(without, found, weights, 1) - kept, guidance.rescale)
-        return result
+            result = kept + rescaled(result - kept, said - kept, guidance.rescale)
+        return result if guidance.threshold is None else brought_back(result, said, guidance.threshold)
 
     return denoise
 
@@ -76,27 +84,75 @@ def rescaled(result: Tensor, cond: Tensor, share: float) -> Tensor:
     return result * (share * factor + (1 - share))
 
 
-def _beyond(without: Tensor, found: Sequence[Tensor], weights: Sequence[float], scale: float) -> Tensor:
-    result = torch.lerp(without, found[0], scale * weights[0])
-    for weight, one in zip(weights[1:], found[1:], strict=True):
+def brought_back(result: Tensor, cond: Tensor, quantile: float) -> Tensor:
+    """Dynamic thresholding for latents, which have no range of their own: sizes are cut at the quantile and scaled to
+    that of `cond`, per picture; where the quantile is no larger, they are only cut there."""
+    limit = _quantile(cond, quantile)
+    size = torch.maximum(_quantile(result, quantile), limit)
+    return result.clamp(-size, size) * (limit / size)
+
+
+def clipped(denoise: Denoise, limit: float = 1.0) -> Denoise:
+    """x0 cut to [-limit, limit], the range of pictures (static thresholding of Saharia et al. 2022)."""
+    return lambda x, sigma: denoise(x, sigma).clamp(-limit, limit)
+
+
+def thresholded(denoise: Denoise, quantile: float = 0.995, largest: float = 1.0) -> Denoise:
+    """Dynamic thresholding (Saharia et al. 2022, section 2.3): x0 cut to [-s, s] and divided by s, where s is the
+    quantile of its sizes, per picture; s is 1 at least and `largest` at most."""
+
+    def denoise_within(x: Tensor, sigma: float) -> Tensor:
+        found = denoise(x, sigma)
+        size = _quantile(found, quantile).clamp(1.0, largest)
+        return found.clamp(-size, size) / size
+
+    return denoise_within
+
+
+def autoguided(denoise: Denoise, worse: Denoise, scale: float) -> Denoise:
+    """Away from what a worse model says of the same (Karras et al. 2024, eq. 3): a smaller or less trained network with
+    the same conditioning. At scale 1 the worse one is not asked."""
+    if scale == 1:
+        return denoise
+    return lambda x, sigma: torch.lerp(worse(x, sigma), denoise(x, sigma), scale)
+
+
+def _quantile(x: Tensor, quantile: float) -> Tensor:
+    """Of the sizes in each picture: B 1 1 1."""
+    return x.abs().flatten(1).quantile(quantile, dim=1).reshape(-1, *[1] * (x.ndim - 1))
+
+
+def _combined(found: Sequence[Tensor], weights: Sequence[float], scale: float) -> Tensor:
+    """`found`: the unconditional answer and those of the weights; or the latter alone, where it has no share."""
+    if len(found) == len(weights):
+        return found[0] if len(found) == 1 else _sum(found, weights)
+    without, *conds = found
+    result = torch.lerp(without, conds[0], scale * weights[0])
+    for weight, one in zip(weights[1:], conds[1:], strict=True):
         result = result + scale * weight * (one - without)
     return result
 
 
-def _weighted(found: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
-    result = found[0] if weights[0] == 1 else weights[0] * found[0]
-    for weight, one in zip(weights[1:], found[1:], strict=True):
-        result = result + weight * one
-    return result
+def _distance(found: Sequence[Tensor], others: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    return _sum([one - other for one, other in zip(found, others, strict=True)], weights)
 
 
-def _answers(denoiser: Denoiser, conds: Sequence[Conditioning]) -> Callable[[Tensor, float], list[Tensor]]:
+def _sum(terms: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    total = weights[0] * terms[0]
+    for weight, term in zip(weights[1:], terms[1:], strict=True):
+        total = total + weight * term
+    return total
+
+
+def _answers(
+    bind: Callable[[Conditioning], Denoise], conds: Sequence[Conditioning]
+) -> Callable[[Tensor, float], list[Tensor]]:
     """The x0 of each; those of equal shapes share a batch, in their order."""
     stacked(*(cond.map(lambda slot: slot.new_empty(0)) for cond in conds))  # refuses different slots
     groups: dict[tuple[torch.Size | None, ...], list[int]] = {}
     for number, cond in enumerate(conds):
         groups.setdefault(cond.shapes, []).append(number)
-    calls = [(numbers, denoiser.bind(stacked(*(conds[number] for number in numbers)))) for numbers in groups.values()]
+    calls = [(numbers, bind(stacked(*(conds[number] for number in numbers)))) for numbers in groups.values()]
 
     def answer(x: Tensor, sigma: float) -> list[Tensor]:
         found = [x] * len(conds)

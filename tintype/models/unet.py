@@ -220,6 +220,13 @@ class UNet(nn.Module):
         """The network with its prompt filled in."""
         return BoundUNet(self, context, vector)
 
+    def bind_perturbed(self, context: Tensor | None, vector: Tensor | None) -> "BoundUNet":
+        """The same with the self-attention of the middle reading nothing but each place itself (Ahn et al. 2024).
+
+        Raises `ValueError` for a network without self-attention there.
+        """
+        return BoundUNet(self, context, vector).perturbed()
+
     def run(self, x: Tensor, shifts: list[Tensor], context: ContextKV) -> Tensor:
         each_shift, each_context = iter(shifts), iter(context)
         x = self.conv_in(x.contiguous(memory_format=torch.channels_last))  # B width h w
@@ -254,6 +261,19 @@ class BoundUNet:
         self._weight = torch.cat([projection.weight for projection in projections])
         self._bias = torch.cat([projection.bias for projection in projections])
         self._sizes = [projection.out_features for projection in projections]
+
+    def perturbed(self) -> "BoundUNet":
+        """Changes this one's own lean copy."""
+        attentions = [stage.attention for stage in self._unet.middle if stage.attention is not None]
+        if not attentions:
+            raise ValueError("this U-Net has no self-attention in its middle to perturb; leave out pag_scale")
+        for one in attentions:
+            if isinstance(one, AttentionBlock):
+                vars(one)["attention"] = one.attention.own_values
+            else:
+                for block in one.blocks:
+                    vars(block)["attn1"] = block.attn1.own_values
+        return self
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
         emb = self._unet.embedding(t, self._vector_embedding)

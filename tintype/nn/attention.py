@@ -45,6 +45,10 @@ class Attention(nn.Module):
         out = _attend(self._heads(self.to_q(x)), kv, causal=causal)
         return self.to_out(out.transpose(1, 2).flatten(2))  # B heads L head_dim -> B L D
 
+    def own_values(self, x: Tensor, context: None = None) -> Tensor:
+        """Self-attention whose map is the identity: each place reads itself alone (Ahn et al. 2024, eq. 11)."""
+        return self.to_out(self.to_v(x))
+
 
 def _attend(q: Tensor, kv: KeysValues, *, causal: bool) -> Tensor:
     """Fused attention. Training in bfloat16 on a CPU attends in float32: PyTorch's bfloat16 kernel is six times slower

@@ -41,6 +41,18 @@ def parameters(made: Provenance) -> str:
     }
     if request.eta is not None:
         pairs["Eta"] = f"{request.eta:g}"
+    pairs |= {
+        key: f"{value:g}"
+        for key, value, usual in (
+            ("CFG rescale", request.cfg_rescale, 0),
+            ("CFG start", request.cfg_start, 0),
+            ("CFG end", request.cfg_end, 1),
+            ("PAG scale", request.pag_scale, 0),
+        )
+        if value != usual
+    }
+    if request.threshold is not None:
+        pairs["Dynamic threshold"] = f"{request.threshold:g}"
     if request.batch_size > 1:
         pairs |= {"Batch size": request.batch_size, "Batch pos": made.position}
     if request.exact:

@@ -1,6 +1,7 @@
 """What a task decides: where sampling starts, what steers it, what constrains it. Never the loop."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ from torch import Tensor
 from tintype.common.config import nearest
 from tintype.common.rng import Noise
 from tintype.diffusion.denoiser import Conditioning, Denoise, Denoiser
+from tintype.diffusion.guidance import Guidance
 from tintype.diffusion.names import canonical, preset, spacing
 from tintype.diffusion.preset import Preset
 from tintype.diffusion.samplers import SAMPLERS, paces_itself, takes
@@ -55,6 +57,8 @@ def resolve(model: LatentDiffusion, request: Request) -> Request:
     if resolved.eta is not None and not takes(walked, "eta"):
         takers = [one for one in SAMPLERS if takes(one, "eta")]
         raise ValueError(f"sampler {resolved.sampler} takes no eta; expected {nearest('', takers)} with it")
+    if resolved.pag_scale and not config.unet.middle_depth:
+        raise ValueError(f"pag_scale {resolved.pag_scale:g}: this model has no attention to perturb; leave it out")
     for side in ("width", "height"):
         _check_side(side, getattr(resolved, side), config.autoencoder.factor)
     spaced(model, resolved)  # refuses more steps than the schedule has
@@ -91,6 +95,22 @@ def _check_side(name: str, side: int, factor: int) -> None:
     if side % factor:
         low = max(side // factor, 1) * factor
         raise ValueError(f"{name} {side} is not a multiple of {factor}; use {low} or {low + factor}")
+
+
+def steering(request: Request, sigmas: Tensor) -> Guidance:
+    """The guidance a resolved request asks for; its share of the steps as noise levels of these."""
+    assert request.cfg_scale is not None
+    levels: list[float] = sigmas.tolist()
+    count = len(levels) - 1
+    first, after = (math.ceil(share * count - 1e-9) for share in (request.cfg_start, request.cfg_end))
+    return Guidance(
+        scale=request.cfg_scale,
+        pag_scale=request.pag_scale,
+        rescale=request.cfg_rescale,
+        threshold=request.threshold,
+        start=levels[first] if first else math.inf,
+        end=levels[after] if after < count else 0.0,
+    )
 
 
 def spaced(model: LatentDiffusion, request: Request) -> Tensor:

@@ -7,14 +7,31 @@ import dataclasses
 import secrets
 from dataclasses import dataclass
 
+from tintype.common.config import ADDED
+
 LARGEST_SEED = 2**32 - 1
 LARGEST_SIDE = 8192
 LARGEST_BATCH = 1024
 LARGEST_STEPS = 1000
+NUMBERS = (
+    ("cfg_scale", 0.0, 100.0),
+    ("eta", 0.0, 1.0),
+    ("cfg_rescale", 0.0, 1.0),
+    ("cfg_start", 0.0, 1.0),
+    ("cfg_end", 0.0, 1.0),
+    ("threshold", 0.5, 1.0),
+    ("pag_scale", 0.0, 100.0),
+)  # fields that are numbers, with their least and largest
+LEFT_OPEN = ("cfg_scale", "eta", "threshold")  # of which these may be None
 
 
 def _option(*flags: str, help: str) -> dict[str, object]:
     return {"flags": flags, "help": help}
+
+
+def _added(*flags: str, help: str) -> dict[str, object]:
+    """A field that pictures made before it do not have."""
+    return _option(*flags, help=help) | {ADDED: True}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,6 +55,17 @@ class Request:
     eta: float | None = dataclasses.field(
         default=None, metadata=_option(help="fresh noise per step, 0 to 1, for samplers that take it")
     )
+    cfg_rescale: float = dataclasses.field(
+        default=0.0, metadata=_added(help="how much of the guided picture's contrast to take back, 0 to 1")
+    )
+    cfg_start: float = dataclasses.field(default=0.0, metadata=_added(help="share of the steps before guidance begins"))
+    cfg_end: float = dataclasses.field(default=1.0, metadata=_added(help="share of the steps after which it ends"))
+    threshold: float | None = dataclasses.field(
+        default=None, metadata=_added(help="dynamic thresholding: the quantile guidance may not enlarge, such as 0.995")
+    )
+    pag_scale: float = dataclasses.field(
+        default=0.0, metadata=_added(help="perturbed attention guidance beside cfg_scale; 3 is usual, 0 is none")
+    )
     exact: bool = dataclasses.field(
         default=False, metadata=_option(help="compute pictures one by one: bytes do not depend on the batch")
     )
@@ -48,9 +76,11 @@ class Request:
         for name, low, high in (("steps", 1, LARGEST_STEPS), ("width", 8, LARGEST_SIDE), ("height", 8, LARGEST_SIDE)):
             if getattr(self, name) is not None:
                 _whole(name, getattr(self, name), low, high)
-        for name, highest in (("cfg_scale", 100.0), ("eta", 1.0)):
-            if getattr(self, name) is not None:
-                _number(name, getattr(self, name), 0.0, highest)
+        for name, low, high in NUMBERS:
+            if name not in LEFT_OPEN or getattr(self, name) is not None:
+                _number(name, getattr(self, name), low, high)
+        if not self.cfg_start < self.cfg_end:
+            raise ValueError(f"cfg_start {self.cfg_start:g}, cfg_end {self.cfg_end:g}: expected a start before the end")
         for name in ("prompt", "negative_prompt", "sampler", "scheduler"):
             if name.endswith("prompt") or getattr(self, name) is not None:
                 _text(name, getattr(self, name))
