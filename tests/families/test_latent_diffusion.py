@@ -4,7 +4,12 @@ import pytest
 import torch
 from torch import nn
 
+from tintype.common.config import from_json, to_json
 from tintype.families import latent_diffusion as zoo
+from tintype.families.base import Family, FamilyConfig, make_conditioner
+from tintype.families.detect import AUTOENCODER, detect, fitted, tells
+from tintype.families.shapes import autoencoder_config, below
+from tintype.families.single_file import names
 from tintype.models.autoencoder import Autoencoder, AutoencoderConfig
 from tintype.models.token_transformer import TokenTransformer
 from tintype.models.unet import UNet, UNetConfig
@@ -52,3 +57,28 @@ def test_kl_f8_has_84_million_parameters() -> None:
     with torch.device("meta"):
         assert millions(Autoencoder(AutoencoderConfig())) == pytest.approx(83.65, abs=0.01)
         assert millions(Autoencoder(zoo.VQ_F4)) == pytest.approx(55.32, abs=0.01)
+
+
+every_family = pytest.mark.parametrize("family", zoo.FAMILIES, ids=lambda family: family.config.name)
+
+
+@every_family
+def test_configurations_come_back_from_json(family: Family) -> None:
+    """Which conditioner it is shows in the fields alone."""
+    assert from_json(FamilyConfig, to_json(family.config)) == family.config
+
+
+@every_family
+def test_a_file_is_told_and_its_networks_are_read_from_its_shapes(family: Family) -> None:
+    """What the names and shapes of a file at full size say is what CompVis's configuration says."""
+    config = family.config
+    with torch.device("meta"):
+        networks = {"unet": UNet(config.unet), "autoencoder": Autoencoder(config.autoencoder)}
+        if config.conditioner is not None:
+            networks["conditioner"] = make_conditioner(config.conditioner)
+    ours = {f"{part}.{name}": tensor for part, one in networks.items() for name, tensor in one.state_dict().items()}
+    shapes = {name: tuple(tensor.shape) for name, tensor in names(config, family).to_theirs(ours).items()}
+    autoencoder = autoencoder_config(below(shapes, AUTOENCODER))
+    found = detect(tells(shapes, autoencoder))
+    assert found == family
+    assert fitted(shapes, found, autoencoder) == config

@@ -7,6 +7,7 @@ from tintype.conditioning.text import TextConfig
 from tintype.conditioning.towers import TextTowersConfig
 from tintype.diffusion.scaling import Prediction
 from tintype.families.base import ConditionerConfig, ConditionerKind, Family, FamilyConfig, Tells
+from tintype.families.latent_diffusion import FAMILIES as LATENT_DIFFUSION
 from tintype.families.shapes import (
     Shapes,
     below,
@@ -17,7 +18,7 @@ from tintype.families.shapes import (
 from tintype.families.stable_diffusion import FAMILIES as STABLE_DIFFUSION
 from tintype.models.autoencoder import AutoencoderConfig
 
-FAMILIES = {family.config.name: family for family in STABLE_DIFFUSION}
+FAMILIES = {family.config.name: family for family in (*STABLE_DIFFUSION, *LATENT_DIFFUSION)}
 
 UNET, AUTOENCODER = "model.diffusion_model.", "first_stage_model."
 CLIP, OPEN_CLIP = "cond_stage_model.transformer.", "cond_stage_model.model."

@@ -1,11 +1,21 @@
 """The first stages and models that CompVis released with latent diffusion (Rombach et al. 2022), from their own
-configurations (`models/*/config.yaml`, `configs/*/*.yaml` of CompVis/latent-diffusion)."""
+configurations (`models/*/config.yaml`, `configs/*/*.yaml` of CompVis/latent-diffusion).
+
+Latents of VQ first stages are diffused as they are. A file that holds a tensor `scale_factor` says its own scale
+(LDM's `scale_by_std`): lsun_churches does, and 1 stands for it here. Models of one configuration are one family: a file
+does not tell faces from bedrooms. Pictures and masks that go in as further channels are the task's to say.
+"""
+
+import dataclasses
 
 from tintype.conditioning.bert import BertConfig
 from tintype.conditioning.class_label import ClassConfig
 from tintype.conditioning.layout import LayoutConfig
 from tintype.conditioning.spatial import SpatialConfig
-from tintype.families.stable_diffusion import KL_F8
+from tintype.diffusion.latent_space import LatentSpace
+from tintype.diffusion.schedule import DDPMConfig
+from tintype.families.base import Family, FamilyConfig, Tells
+from tintype.families.stable_diffusion import KL_F4_UPSCALER, KL_F8
 from tintype.models.autoencoder import AutoencoderConfig
 from tintype.models.token_transformer import TokenTransformerConfig
 from tintype.models.unet import UNetConfig
@@ -29,7 +39,7 @@ FIRST_STAGES = {
     "taming-f16": AutoencoderConfig(  # taming-transformers' ImageNet VQGAN
         latent_channels=256, mult=(1, 1, 2, 2, 4), attention_levels=(4,), codebook_size=1024
     ),
-    "x4-upscaler": AutoencoderConfig(mult=(1, 2, 4)),  # Stable Diffusion 2's, latents of its own scale
+    "x4-upscaler": KL_F4_UPSCALER,  # Stable Diffusion 2's
 }
 
 # U-Nets
@@ -127,3 +137,86 @@ OPENIMAGES_LAYOUT = LayoutConfig(
     encoder=TokenTransformerConfig(vocabulary_size=8192, context_length=92, width=512, num_layers=16)
 )
 LANDSCAPES = SpatialConfig()
+
+# Models
+
+
+def _noise(end: float) -> DDPMConfig:
+    return DDPMConfig(start=0.0015, end=end)
+
+
+UNCONDITIONAL = FamilyConfig(
+    name="ldm-unconditional",
+    unet=FACES_UNET,
+    autoencoder=VQ_F4,
+    conditioner=None,
+    schedule=_noise(0.0195),
+    prediction="eps",
+    space=LatentSpace(scale=(1.0,)),
+    size=256,
+    steps=50,
+    cfg_scale=1.0,
+    conventions="diffusers",
+)
+CHURCHES = dataclasses.replace(
+    UNCONDITIONAL, name="ldm-churches", unet=CHURCHES_UNET, autoencoder=KL_F8, schedule=_noise(0.0155)
+)
+IMAGENET_F8 = dataclasses.replace(
+    UNCONDITIONAL, name="ldm-imagenet-f8", unet=IMAGENET_F8_UNET, autoencoder=VQ_F8, conditioner=IMAGENET_F8_CLASSES
+)
+IMAGENET = dataclasses.replace(
+    UNCONDITIONAL, name="ldm-imagenet", unet=IMAGENET_UNET, conditioner=IMAGENET_CLASSES, steps=20, cfg_scale=3.0
+)
+TEXT = dataclasses.replace(
+    UNCONDITIONAL,
+    name="ldm-text2img",
+    unet=TEXT_UNET,
+    autoencoder=KL_F8,
+    conditioner=BERT_1280,
+    schedule=DDPMConfig(),
+    space=LatentSpace(),
+    cfg_scale=5.0,
+)
+CAPTIONS = dataclasses.replace(UNCONDITIONAL, name="ldm-captions", unet=CAPTIONS_UNET, conditioner=BERT_640)
+LAYOUT = dataclasses.replace(
+    UNCONDITIONAL,
+    name="ldm-layout2img",
+    unet=LAYOUT_UNET,
+    conditioner=OPENIMAGES_LAYOUT,
+    schedule=_noise(0.0205),
+)
+INPAINTING = dataclasses.replace(
+    UNCONDITIONAL,
+    name="ldm-inpainting",
+    unet=INPAINTING_UNET,
+    autoencoder=VQ_F4_NO_ATTENTION,
+    schedule=_noise(0.0205),
+)
+SUPER_RESOLUTION = dataclasses.replace(
+    UNCONDITIONAL, name="ldm-super-resolution", unet=SUPER_RESOLUTION_UNET, schedule=_noise(0.0155), steps=100
+)
+SEMANTIC = dataclasses.replace(
+    UNCONDITIONAL,
+    name="ldm-semantic-synthesis",
+    unet=SEMANTIC_UNET,
+    conditioner=LANDSCAPES,
+    schedule=_noise(0.0205),
+)
+
+
+def _family(config: FamilyConfig, tells: Tells, *, averaged: bool = True) -> Family:
+    return Family(config=config, tells=tells, projection="conv", averaged=averaged)
+
+
+FAMILIES = (
+    _family(UNCONDITIONAL, Tells(conditioner="none", codebook=True)),  # celeba256, ffhq256, lsun_beds256
+    _family(CHURCHES, Tells(conditioner="none", codebook=False)),  # lsun_churches256
+    _family(IMAGENET_F8, Tells(conditioner="class", levels=4)),  # cin256, cin-ldm-vq-f8
+    _family(IMAGENET, Tells(conditioner="class", levels=3), averaged=False),  # cin256-v2
+    _family(TEXT, Tells(conditioner="bert", codebook=False), averaged=False),  # txt2img-1p4B
+    _family(CAPTIONS, Tells(conditioner="bert", codebook=True)),  # text2img256
+    _family(LAYOUT, Tells(conditioner="layout")),  # layout2img-openimages256
+    _family(INPAINTING, Tells(conditioner="none", extra_channels=4)),  # inpainting_big
+    _family(SUPER_RESOLUTION, Tells(conditioner="none", extra_channels=3)),  # bsr_sr
+    _family(SEMANTIC, Tells(conditioner="spatial", extra_channels=3)),  # semantic_synthesis256, 512
+)
