@@ -13,10 +13,10 @@ from tintype.tasks.request import Request
 
 if TYPE_CHECKING:
     from tintype.checkpoints import load
-    from tintype.generation import generate, steps
+    from tintype.generation import generate, invert, steps
     from tintype.tasks.infotext import save
 
-__all__ = ["Request", "__version__", "generate", "load", "save", "steps"]
+__all__ = ["Request", "__version__", "generate", "invert", "load", "save", "steps"]
 
 
 def __getattr__(name: str) -> object:
@@ -28,7 +28,7 @@ def __getattr__(name: str) -> object:
         from tintype.tasks.infotext import save
 
         return save
-    if name in ("generate", "steps"):
+    if name in ("generate", "invert", "steps"):
         import tintype.generation
 
         return getattr(tintype.generation, name)

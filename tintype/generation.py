@@ -13,7 +13,9 @@ from torch import Tensor
 
 from tintype.common.rng import Noise
 from tintype.diffusion.guidance import guided
+from tintype.diffusion.inversion import backwards
 from tintype.diffusion.samplers import sampler
+from tintype.diffusion.samplers.euler import euler
 from tintype.diffusion.step import Step
 from tintype.families.base import LatentDiffusion
 from tintype.tasks.infotext import Provenance, stamp
@@ -24,26 +26,52 @@ from tintype.tasks.text_to_image import text_to_image
 log = logging.getLogger(__name__)
 
 
-def steps(model: LatentDiffusion, request: Request) -> Iterator[Step]:
+def steps(model: LatentDiffusion, request: Request, *, start: Tensor | None = None) -> Iterator[Step]:
     """Sample latents step by step: previews, cancelling and time travel are the caller's to make of it.
 
     Raises `ValueError` for what the model cannot do, at the call, before any work. With `exact` each picture is
-    computed alone and the steps are put side by side.
+    computed alone and the steps are put side by side. `start`: x at the first level (B C h w, as `invert` gives it)
+    instead of the seeds' noise.
     """
     resolved = resolve(model, request)
     for sentence in warnings(model, resolved):
         log.warning(sentence)
     if not resolved.exact or resolved.batch_size == 1:
-        return _steps(model, resolved)
+        return _steps(model, resolved, start)
     alone = [dataclasses.replace(resolved, seed=seed, batch_size=1) for seed in resolved.seeds]
-    return _abreast([_steps(model, one) for one in alone])
+    starts = [None] * len(alone) if start is None else start.split(1)
+    return _abreast([_steps(model, one, first) for one, first in zip(alone, starts, strict=True)])
 
 
-def _steps(model: LatentDiffusion, request: Request) -> Iterator[Step]:
+def _steps(model: LatentDiffusion, request: Request, start: Tensor | None) -> Iterator[Step]:
     noise = Noise(request.seeds, device=model.device)
     with torch.inference_mode():
         plan = text_to_image(model, request, noise)
+    if start is not None:
+        if start.shape != plan.x.shape:
+            got, expected = (" x ".join(map(str, one.shape)) for one in (start, plan.x))
+            raise ValueError(f"start: got {got}; expected {expected}, as the request's pictures are")
+        plan = dataclasses.replace(plan, x=start.to(plan.x))
     return _walk(model, request, plan, noise)
+
+
+def invert(model: LatentDiffusion, wrapped: Tensor, request: Request) -> Tensor:
+    """DDIM inversion: x at the first level from which DDIM with the same prompt, steps and scheduler comes back to
+    these latents (B C h w, wrapped), nearly; the more steps the nearer. To be given to `steps` as `start`.
+
+    Without a `cfg_scale` there is no guidance: guided steps are far from invertible. Raises `ValueError` as `steps`.
+    """
+    count, _, height, width = wrapped.shape
+    factor = model.config.autoencoder.factor
+    scale = 1.0 if request.cfg_scale is None else request.cfg_scale
+    size = {"batch_size": count, "height": height * factor, "width": width * factor}
+    resolved = resolve(model, dataclasses.replace(request, sampler="DDIMScheduler", eta=None, cfg_scale=scale, **size))
+    with torch.inference_mode():
+        plan = text_to_image(model, resolved, Noise(resolved.seeds, device=model.device))
+        denoiser, rising = backwards(model.denoiser, plan.sigmas)
+        denoise = guided(denoiser, [(1.0, plan.cond)], plan.uncond, steering(resolved, plan.sigmas))
+        x = wrapped.to(plan.x) * (1 + float(rising[0]) ** 2) ** 0.5
+        return _last(euler(denoise, x, rising, Noise([]))).x
 
 
 def _walk(model: LatentDiffusion, request: Request, plan: Plan, noise: Noise) -> Iterator[Step]:
