@@ -13,7 +13,7 @@ import tintype
 from tintype.common.rng import Noise
 from tintype.diffusion.samplers import SAMPLERS
 from tintype.families.base import LatentDiffusion
-from tintype.generation import decode, generate_each, warnings
+from tintype.generation import decode, generate_each, unknown_words, warnings
 from tintype.tasks.plan import pure_noise, resolve, spaced, steering
 
 REQUEST = {"prompt": "a green frog above a key on a yellow background", "seed": 5, "steps": 4}
@@ -164,9 +164,9 @@ def test_words_beyond_the_model_s_length_are_named(
     model: LatentDiffusion, caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
     fits = "red " * 30
-    assert warnings(model, tintype.Request(**{name: fits})) == []
+    assert warnings(model, resolve(model, tintype.Request(**{name: fits}))) == []
     tintype.steps(model, tintype.Request(seed=5, **{name: fits + "owl frog"}))
-    assert caplog.messages == [f"{name}: longer than 30 tokens; left out from 'owl' on"]
+    assert caplog.messages == [f"{name}: longer than one chunk of 30 tokens; left out from 'owl' on"]
 
 
 def test_many_prompts_at_once_are_their_singles(model: LatentDiffusion) -> None:
@@ -205,3 +205,91 @@ def test_pictures_that_need_different_numbers_of_steps_come_out_as_alone(model: 
     assert walk[-1].count == len(walk)
     for row, one in enumerate(walks):
         assert torch.equal(walk[-1].x[row], one[-1].x[0])
+
+
+# The prompt language
+
+
+def drawn(model: LatentDiffusion, prompt: str, **changes: object) -> bytes:
+    settings = {"seed": 5, "steps": 6, "prompt": prompt} | changes
+    return tintype.generate(model, tintype.Request(**settings))[0].tobytes()
+
+
+@pytest.mark.parametrize(
+    ("prompt", "same"),
+    [
+        ("[a panda:a frog:0]", "a frog"),
+        ("[a panda:a frog:99]", "a panda"),
+        ("a [panda:frog:5]", "a panda"),  # the first phase holds a call longer, here for all six
+        ("[a frog|a frog]", "a frog"),
+        ("(a frog:1.0)", "a frog"),
+        (r"a frog\,", "a frog,"),
+        ("a frog :1", "a frog"),
+    ],
+)
+def test_prompts_that_say_the_same_draw_the_same(model: LatentDiffusion, prompt: str, same: str) -> None:
+    assert drawn(model, prompt) == drawn(model, same)
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "heun", "dpmpp_2m", "dpm_adaptive"])
+def test_phases_change_the_picture_after_they_begin(model: LatentDiffusion, sampler: str) -> None:
+    asked = {"seed": 5, "steps": 6, "sampler": sampler}
+    walks = {
+        prompt: list(tintype.steps(model, tintype.Request(prompt=prompt, **asked)))
+        for prompt in ("a [panda:frog:2]", "a panda")
+    }
+    mixed, first = walks.values()
+    assert torch.equal(mixed[0].x, first[0].x)
+    assert not torch.equal(mixed[-1].x, first[-1].x)
+
+
+def test_weights_and_and_change_the_picture(model: LatentDiffusion) -> None:
+    prompts = ["a red apple", "a (red:1.5) apple", "a red apple AND a frog", "a red apple AND a frog :0.5"]
+    assert len({drawn(model, prompt) for prompt in prompts}) == 4
+    plain = drawn(model, "a (red:1.5) apple", prompt_style="plain")  # signs it never saw are left out
+    assert plain == drawn(model, "a red apple")
+
+
+def test_and_equals_the_sum_of_its_parts(model: LatentDiffusion) -> None:
+    """Two equal parts of half the weight each are one; the same part twice is twice the scale."""
+    both = list(tintype.steps(model, tintype.Request(prompt="a frog :.5 AND a frog :.5", seed=5, steps=3)))
+    one = list(tintype.steps(model, tintype.Request(prompt="a frog", seed=5, steps=3)))
+    torch.testing.assert_close(both[-1].x, one[-1].x, rtol=1e-3, atol=1e-3)
+    twice = list(tintype.steps(model, tintype.Request(prompt="a frog AND a frog", cfg_scale=2.0, seed=5, steps=3)))
+    scaled = list(tintype.steps(model, tintype.Request(prompt="a frog", cfg_scale=4.0, seed=5, steps=3)))
+    torch.testing.assert_close(twice[-1].x, scaled[-1].x, rtol=1e-3, atol=1e-3)
+
+
+def test_clip_skip_reads_another_layer(model: LatentDiffusion) -> None:
+    assert drawn(model, "a frog", clip_skip=2) != drawn(model, "a frog")
+    with pytest.raises(ValueError, match="clip_skip 3: expected 1 to 2"):
+        drawn(model, "a frog", clip_skip=3)
+
+
+def test_warnings_are_of_every_phase_and_part(model: LatentDiffusion) -> None:
+    asked = resolve(model, tintype.Request(prompt="a [zyx:wvu:3] AND (zyx:1.1) qqq", negative_prompt="[a|ttt]"))
+    assert warnings(model, asked) == [
+        "prompt: the model never saw 'zyx', 'qqq', 'wvu'; left out",
+        "negative_prompt: the model never saw 'ttt'; left out",
+    ]
+    assert unknown_words(model, asked) == ["zyx", "qqq", "wvu", "ttt"]
+
+
+# Conditionings that the caller made
+
+
+def test_a_conditioning_in_place_of_the_prompt(model: LatentDiffusion) -> None:
+    with torch.no_grad():
+        frog, pair = model.conditioner(["a frog"]), model.conditioner(["a frog", "a panda"])
+    asked = tintype.Request(seed=5, steps=4, batch_size=2)
+    (own,) = tintype.generate(model, dataclasses.replace(asked, batch_size=1), cond=frog)
+    said = tintype.generate(model, tintype.Request(prompt="a frog", seed=5, steps=4))[0]
+    assert own.tobytes() == said.tobytes()
+    assert own.info == {}  # no request would repeat it
+    for exact in (True, False):
+        each = tintype.generate(model, dataclasses.replace(asked, exact=exact), cond=pair)
+        panda = tintype.generate(model, tintype.Request(prompt="a panda", seed=6, steps=4))[0]
+        assert np.abs(levels(each[0]) - levels(said)).max() <= 1
+        assert np.abs(levels(each[1]) - levels(panda)).max() <= 1
+    with pytest.raises(ValueError, match=r"cond has \[2\] rows; expected 1, or 3, one for each picture"):
+        tintype.steps(model, dataclasses.replace(asked, batch_size=3), cond=pair)

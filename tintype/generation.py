@@ -12,6 +12,8 @@ from PIL import Image
 from torch import Tensor
 
 from tintype.common.rng import Noise
+from tintype.conditioning.chunks import Reading
+from tintype.diffusion.denoiser import Conditioning, Denoise, Denoiser, repeated
 from tintype.diffusion.guidance import guided
 from tintype.diffusion.inversion import backwards
 from tintype.diffusion.samplers import sampler
@@ -21,29 +23,37 @@ from tintype.families.base import LatentDiffusion
 from tintype.tasks.infotext import Provenance, stamp
 from tintype.tasks.plan import Plan, chosen, heard, resolve, steering
 from tintype.tasks.request import Request
+from tintype.tasks.steering import in_turn, wordings
 from tintype.tasks.text_to_image import text_to_image
 
 log = logging.getLogger(__name__)
 
 
-def steps(model: LatentDiffusion, request: Request, *, start: Tensor | None = None) -> Iterator[Step]:
+def steps(
+    model: LatentDiffusion, request: Request, *, start: Tensor | None = None, cond: Conditioning | None = None
+) -> Iterator[Step]:
     """Sample latents step by step: previews, cancelling and time travel are the caller's to make of it.
 
     Raises `ValueError` for what the model cannot do, at the call, before any work. With `exact` each picture is
     computed alone and the steps are put side by side. `start`: x at the first level (B C h w, as `invert` gives it)
-    instead of the seeds' noise.
+    instead of the seeds' noise. `cond`: steers in place of the prompt; one row, or one a picture.
     """
     resolved = resolve(model, request)
     for sentence in warnings(model, resolved):
         log.warning(sentence)
+    own = None if cond is None else _rows(cond, resolved.batch_size)
     if not resolved.exact or resolved.batch_size == 1:
-        return _steps(model, resolved, start)
+        return _steps(model, resolved, start, own)
     alone = [dataclasses.replace(resolved, seed=seed, batch_size=1) for seed in resolved.seeds]
     starts = [None] * len(alone) if start is None else start.split(1)
-    return _abreast([_steps(model, one, first) for one, first in zip(alone, starts, strict=True)])
+    conds = [None if own is None else own.map(lambda slot, n=n: slot[n : n + 1]) for n in range(len(alone))]
+    each = zip(alone, starts, conds, strict=True)
+    return _abreast([_steps(model, one, first, row) for one, first, row in each])
 
 
-def _steps(model: LatentDiffusion, request: Request, start: Tensor | None) -> Iterator[Step]:
+def _steps(
+    model: LatentDiffusion, request: Request, start: Tensor | None, cond: Conditioning | None
+) -> Iterator[Step]:
     noise = Noise(request.seeds, device=model.device)
     with torch.inference_mode():
         plan = text_to_image(model, request, noise)
@@ -52,6 +62,8 @@ def _steps(model: LatentDiffusion, request: Request, start: Tensor | None) -> It
             got, expected = (" x ".join(map(str, one.shape)) for one in (start, plan.x))
             raise ValueError(f"start: got {got}; expected {expected}, as the request's pictures are")
         plan = dataclasses.replace(plan, x=start.to(plan.x))
+    if cond is not None:
+        plan = dataclasses.replace(plan, steering=plan.steering.towards(cond))
     return _walk(model, request, plan, noise)
 
 
@@ -69,15 +81,29 @@ def invert(model: LatentDiffusion, wrapped: Tensor, request: Request) -> Tensor:
     with torch.inference_mode():
         plan = text_to_image(model, resolved, Noise(resolved.seeds, device=model.device))
         denoiser, rising = backwards(model.denoiser, plan.sigmas)
-        denoise = guided(denoiser, [(1.0, plan.cond)], plan.uncond, steering(resolved, plan.sigmas))
+        denoise = _guided(denoiser, resolved, plan)
         x = wrapped.to(plan.x) * (1 + float(rising[0]) ** 2) ** 0.5
         return _last(euler(denoise, x, rising, Noise([]))).x
+
+
+def _rows(cond: Conditioning, count: int) -> Conditioning:
+    found = {len(slot) for slot in (cond.context, cond.vector, cond.concat) if slot is not None}
+    if found not in ({1}, {count}):
+        raise ValueError(f"cond has {sorted(found)} rows; expected 1, or {count}, one for each picture")
+    return repeated(cond, count) if found == {1} else cond
+>>>>>>> 972c0bb (tasks: prompts steer in stages)
+
+
+def _guided(denoiser: Denoiser, request: Request, plan: Plan) -> Denoise:
+    guidance = steering(request, plan.sigmas)
+    stages = [guided(denoiser, stage.conds, stage.uncond, guidance) for stage in plan.steering.stages]
+    return in_turn(stages, plan.steering.turns)
 
 
 def _walk(model: LatentDiffusion, request: Request, plan: Plan, noise: Noise) -> Iterator[Step]:
     with torch.inference_mode():
         denoiser = heard(model, request, plan.sigmas)
-        denoise = plan.wrap(guided(denoiser, [(1.0, plan.cond)], plan.uncond, steering(request, plan.sigmas)))
+        denoise = plan.wrap(_guided(denoiser, request, plan))
         preset = chosen(model, request)
         eta = preset.eta if request.eta is None else request.eta
         walk = sampler(preset.sampler, model.denoiser.schedule, eta=eta)
@@ -121,10 +147,15 @@ def decode(model: LatentDiffusion, wrapped: Tensor, *, exact: bool = False) -> l
     return pictures
 
 
-def generate(model: LatentDiffusion, request: Request) -> list[Image.Image]:
-    """The finished pictures, each with `.info["parameters"]`."""
+def generate(model: LatentDiffusion, request: Request, *, cond: Conditioning | None = None) -> list[Image.Image]:
+    """The finished pictures, each with `.info["parameters"]`.
+
+    `cond`: steers in place of the prompt; one row, or one a picture. Such pictures carry no request, since none would
+    repeat them.
+    """
     resolved = resolve(model, request)
-    return finish(model, resolved, _last(steps(model, resolved)))
+    last = _last(steps(model, resolved, cond=cond))
+    return finish(model, resolved, last) if cond is None else decode(model, last.x, exact=resolved.exact)
 
 
 def generate_each(model: LatentDiffusion, prompts: Sequence[str], request: Request) -> list[Image.Image]:
@@ -132,7 +163,8 @@ def generate_each(model: LatentDiffusion, prompts: Sequence[str], request: Reque
     resolved = resolve(model, dataclasses.replace(request, batch_size=len(prompts)))
     noise = Noise(resolved.seeds, device=model.device)
     with torch.inference_mode():
-        plan = dataclasses.replace(text_to_image(model, resolved, noise), cond=model.reads(prompts))
+        plan = text_to_image(model, resolved, noise)
+        plan = dataclasses.replace(plan, steering=plan.steering.towards(model.reads(prompts)))
     return decode(model, latents(model, resolved, _last(_walk(model, resolved, plan, noise))))
 
 
@@ -151,21 +183,32 @@ def finish(model: LatentDiffusion, request: Request, step: Step) -> list[Image.I
 
 
 def unknown_words(model: LatentDiffusion, request: Request) -> list[str]:
-    """Words of either prompt that the model never saw, each once."""
-    prompts = (request.prompt, request.negative_prompt)
-    readings = [tower.read(prompt) for prompt in prompts for tower in model.towers]
-    return list(dict.fromkeys(word for reading in readings for word in reading.unknown))
+    """Words of the resolved request's prompts that the model never saw, each once."""
+    found = (reading for readings in _readings(model, request).values() for reading in readings)
+    return list(dict.fromkeys(word for reading in found for word in reading.unknown))
 
 
 def warnings(model: LatentDiffusion, request: Request) -> list[str]:
-    """What the model will not take from the prompts: words it never saw, words beyond its length."""
+    """What the model will not take from the resolved request's prompts: words it never saw, words beyond its
+    length."""
     sentences: list[str] = []
-    for name in ("prompt", "negative_prompt"):
-        for tower in model.towers[:1]:  # all towers of a model have the same vocabulary and length
-            reading = tower.read(getattr(request, name))
-            if reading.unknown:
-                sentences.append(f"{name}: the model never saw {', '.join(map(repr, reading.unknown))}; left out")
-            if reading.cut:
-                limit = tower.config.clip.context_length - 2
-                sentences.append(f"{name}: longer than {limit} tokens; left out from {reading.cut[0]!r} on")
+    for name, readings in _readings(model, request).items():
+        unknown = dict.fromkeys(word for reading in readings for word in reading.unknown)
+        if unknown:
+            sentences.append(f"{name}: the model never saw {', '.join(map(repr, unknown))}; left out")
+        cut = {f"one chunk of {one.room} tokens; left out from {one.cut[0]!r} on" for one in readings if one.cut}
+        sentences += [f"{name}: longer than {one}" for one in sorted(cut)]
     return sentences
+
+
+def _readings(model: LatentDiffusion, request: Request) -> dict[str, list[Reading]]:
+    """How each tower reads what each prompt says at one step or another."""
+    said = wordings(request)
+    prompts = {
+        "prompt": [prompt for one in said for _, prompt in one.conds],
+        "negative_prompt": [one.uncond for one in said],
+    }
+    return {
+        name: [reading for prompt in dict.fromkeys(each) for reading in model.reads.readings(prompt)]
+        for name, each in prompts.items()
+    }

@@ -69,6 +69,15 @@ def test_parameters_name_what_guidance_was_asked_for_and_old_pictures_still_read
     assert not set(extra) & set(usual)  # what is at its default is not written, as before there were these fields
 
 
+def test_parameters_say_how_the_prompt_was_read() -> None:
+    settings = RESOLVED | {"prompt_2": "y, z", "prompt_style": "plain", "clip_skip": 2, "crop_left": 0}
+    made = Provenance(request=Request(prompt="(x:1.2)", seed=5, **settings), position=0, model="m", digest="0" * 10)
+    lines = parameters(made).split("\n")
+    assert lines[0] == "(x:1.2)"
+    assert ', Clip skip: 2, Prompt 2: "y, z", Crop left: 0, Prompt style: plain, Version: ' in lines[1]
+    assert not {"prompt_2", "prompt_style", "clip_skip", "crop_left"} & set(json.loads(text_of())["request"])
+
+
 def text_of(**changes: object) -> str:
     """The request of a picture as it travels, as JSON."""
     made = Provenance(request=Request(prompt="x", seed=5, **RESOLVED), position=0, model="default", digest="0123456789")
@@ -137,6 +146,16 @@ def test_seeds_follow_one_another_and_wrap() -> None:
         {"pag_scale": -1.0},
         {"pag_scale": None},
         {"prompt": "a\0b"},
+        {"prompt_2": 3},
+        {"negative_prompt_2": "a\0b"},
+        {"prompt_style": "compel"},
+        {"clip_skip": 0},
+        {"clip_skip": 33},
+        {"original_width": 0},
+        {"crop_top": -1},
+        {"target_height": 2.5},
+        {"aesthetic_score": math.nan},
+        {"negative_aesthetic_score": "6"},
     ],
 )
 def test_impossible_values_are_named(wrong: dict[str, object]) -> None:

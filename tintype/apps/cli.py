@@ -72,7 +72,9 @@ def add_request_flags(parser: argparse.ArgumentParser) -> None:
     for field in dataclasses.fields(Request):
         flags: tuple[str, ...] = (*field.metadata["flags"], "--" + field.name.replace("_", "-"))
         help: str = field.metadata["help"]
-        if hints[field.name] is bool:
+        if typing.get_origin(hints[field.name]) is typing.Literal:
+            parser.add_argument(*flags, dest=field.name, choices=typing.get_args(hints[field.name]), help=help)
+        elif hints[field.name] is bool:
             parser.add_argument(*flags, dest=field.name, action="store_true", default=None, help=help)
         else:
             parser.add_argument(*flags, dest=field.name, type=_scalar(hints[field.name]), help=help)

@@ -14,6 +14,7 @@ What the language does not understand is text. The results are those of A1111's 
 import math
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 BRACKET = 1.1  # what one pair of round brackets is worth
 
@@ -92,6 +93,7 @@ class _Unreadable(Exception):
     """The prompt holds a `|` or a `\\` outside all that the language knows: A1111 leaves such a prompt as it is."""
 
 
+@lru_cache(maxsize=64)
 def schedule(text: str, steps: int) -> tuple[Phase, ...]:
     """The texts a prompt stands for and the steps up to which they hold; the last one's is `steps`.
 

@@ -13,6 +13,18 @@ from tintype.common.version import VERSION
 from tintype.diffusion.names import label, spacing_label
 from tintype.tasks.request import Request
 
+ALSO = {
+    "prompt_2": "Prompt 2",
+    "negative_prompt_2": "Negative prompt 2",
+    "original_width": "Original width",
+    "original_height": "Original height",
+    "crop_top": "Crop top",
+    "crop_left": "Crop left",
+    "target_width": "Target width",
+    "target_height": "Target height",
+    "aesthetic_score": "Aesthetic score",
+    "negative_aesthetic_score": "Negative aesthetic score",
+}
 PARAMETERS, REQUEST = "parameters", "tintype"
 
 
@@ -57,6 +69,11 @@ def parameters(made: Provenance) -> str:
         pairs |= {"Batch size": request.batch_size, "Batch pos": made.position}
     if request.exact:
         pairs["Exact"] = "True"
+    if request.clip_skip > 1:
+        pairs["Clip skip"] = request.clip_skip
+    pairs |= {key: getattr(request, name) for name, key in ALSO.items() if getattr(request, name) is not None}
+    if request.prompt_style == "plain":
+        pairs["Prompt style"] = "plain"
     pairs["Version"] = f"tintype {VERSION}"
     lines = [request.prompt]
     if request.negative_prompt:

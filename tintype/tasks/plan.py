@@ -10,23 +10,24 @@ from torch import Tensor
 
 from tintype.common.config import nearest
 from tintype.common.rng import Noise
-from tintype.diffusion.denoiser import Conditioning, Denoise, Denoiser
+from tintype.diffusion.denoiser import Denoise, Denoiser
 from tintype.diffusion.guidance import Guidance
 from tintype.diffusion.names import canonical, preset, spacing
 from tintype.diffusion.preset import Preset
 from tintype.diffusion.samplers import SAMPLERS, paces_itself, takes
 from tintype.families.base import LatentDiffusion
 from tintype.tasks.request import Request
+from tintype.tasks.steering import Steering, check
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """x: B C h w at sigmas[0]; `wrap` turns the guided denoise function into the constrained one."""
+    """x: B C h w at sigmas[0]; `steering` says what guides which step; `wrap` turns the guided denoise function into
+    the constrained one."""
 
     x: Tensor
     sigmas: Tensor
-    cond: Conditioning
-    uncond: Conditioning | None
+    steering: Steering
     wrap: Callable[[Denoise], Denoise]
 
 
@@ -41,6 +42,7 @@ def unchanged(denoise: Denoise) -> Denoise:
 def resolve(model: LatentDiffusion, request: Request) -> Request:
     """The request with nothing left open. Raises `ValueError` for what this model cannot do, before any work."""
     config = model.config
+    check(config.conditioner, request)
     name, scheduler = _named(model, request)
     resolved = dataclasses.replace(
         request.with_seed(),
