@@ -51,9 +51,7 @@ def steps(
     return _abreast([_steps(model, one, first, row) for one, first, row in each])
 
 
-def _steps(
-    model: LatentDiffusion, request: Request, start: Tensor | None, cond: Conditioning | None
-) -> Iterator[Step]:
+def _steps(model: LatentDiffusion, request: Request, start: Tensor | None, cond: Conditioning | None) -> Iterator[Step]:
     noise = Noise(request.seeds, device=model.device)
     with torch.inference_mode():
         plan = text_to_image(model, request, noise)
@@ -91,7 +89,6 @@ def _rows(cond: Conditioning, count: int) -> Conditioning:
     if found not in ({1}, {count}):
         raise ValueError(f"cond has {sorted(found)} rows; expected 1, or {count}, one for each picture")
     return repeated(cond, count) if found == {1} else cond
->>>>>>> 972c0bb (tasks: prompts steer in stages)
 
 
 def _guided(denoiser: Denoiser, request: Request, plan: Plan) -> Denoise:
