@@ -3,6 +3,10 @@
 import dataclasses
 from collections.abc import Iterable
 
+from tintype.conditioning.bert import BertConfig
+from tintype.conditioning.class_label import ClassConfig
+from tintype.conditioning.layout import LayoutConfig
+from tintype.conditioning.spatial import SpatialConfig
 from tintype.conditioning.text import TextConfig
 from tintype.conditioning.towers import TextTowersConfig
 from tintype.diffusion.scaling import Prediction
@@ -13,6 +17,7 @@ from tintype.families.shapes import (
     below,
     clip_text_config,
     open_clip_config,
+    token_transformer_config,
     unet_config,
 )
 from tintype.families.stable_diffusion import FAMILIES as STABLE_DIFFUSION
@@ -25,6 +30,7 @@ CLIP, OPEN_CLIP = "cond_stage_model.transformer.", "cond_stage_model.model."
 XL_FIRST, XL_SECOND = "conditioner.embedders.0.transformer.", "conditioner.embedders.1.model."
 REFINER = "conditioner.embedders.0.model."
 TEXT_MODEL = "text_model."
+CLASSES, CLASS_MAPS = "cond_stage_model.embedding.weight", "cond_stage_model.channel_mapper.weight"
 
 KINDS: dict[str, ConditionerKind] = {  # a tensor, or the beginning of several: the first that is there decides
     XL_SECOND: "clip_and_open_clip",
@@ -33,8 +39,8 @@ KINDS: dict[str, ConditionerKind] = {  # a tensor, or the beginning of several: 
     f"{CLIP}{TEXT_MODEL}": "clip",
     f"{CLIP}embeddings.": "clip",
     f"{CLIP}token_emb.weight": "bert",
-    "cond_stage_model.embedding.weight": "class",
-    "cond_stage_model.channel_mapper.weight": "spatial",
+    CLASSES: "class",
+    CLASS_MAPS: "spatial",
 }
 LAYOUT_TOKENS = 92
 OTHERS = {  # what people take for checkpoints
@@ -123,6 +129,16 @@ def _conditioner(shapes: Shapes, released: ConditionerConfig | None) -> Conditio
         case TextTowersConfig(towers=(only,)), _:
             tower = dataclasses.replace(only, clip=open_clip_config(below(shapes, REFINER)))
             return dataclasses.replace(released, towers=(tower,))
+        case ((BertConfig() | LayoutConfig()), _):
+            encoder = token_transformer_config(below(shapes, CLIP), released.encoder)
+            return dataclasses.replace(released, encoder=encoder)
+        case ClassConfig(), _:
+            num_classes, width = shapes[CLASSES]
+            null = None if released.null_class is None else num_classes - 1  # it is the last where there is one
+            return dataclasses.replace(released, num_classes=num_classes, width=width, null_class=null)
+        case SpatialConfig(), _:
+            out_channels, num_classes = shapes[CLASS_MAPS][:2]
+            return dataclasses.replace(released, num_classes=num_classes, out_channels=out_channels)
         case _:
             return released
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 
 from tintype.models.autoencoder import AutoencoderConfig
 from tintype.models.clip import Activation, CLIPTextConfig
+from tintype.models.token_transformer import TokenTransformerConfig
 from tintype.models.unet import UNetConfig
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -85,6 +86,20 @@ def open_clip_config(shapes: Shapes, *, unused_layers: int = 0) -> CLIPTextConfi
         activation="gelu",
     )
     return dataclasses.replace(config, projection_dim=shapes.get("text_projection", (0, None))[1])
+
+
+def token_transformer_config(shapes: Shapes, released: TokenTransformerConfig) -> TokenTransformerConfig:
+    """Of x-transformers' TransformerWrapper, whose layers attend and compute in turn."""
+    vocabulary_size, width = _shape(shapes, "token_emb.weight")
+    inner = _shape(shapes, "attn_layers.layers.0.1.to_q.weight")[0]
+    return TokenTransformerConfig(
+        vocabulary_size=vocabulary_size,
+        context_length=_shape(shapes, "pos_emb.emb.weight")[0],
+        width=width,
+        num_layers=_count(shapes, r"attn_layers\.layers\.(\d+)\.") // 2,
+        num_heads=inner // released.head_dim,
+        head_dim=released.head_dim,
+    )
 
 
 def _clip(

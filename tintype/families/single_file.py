@@ -21,13 +21,15 @@ from tintype.models.autoencoder import AutoencoderConfig
 AVERAGED = "model_ema."
 COND = "cond_stage_model."
 # What such files hold beside the networks: averages, buffers that follow from the schedule, losses' own networks, the
-# last layer and the projection of SD 2's text tower, MiDaS, markers of merges
+# last layer and the projection of SD 2's text tower, MiDaS, the first stage once more as what conditions
+# inpainting_big, markers of merges
 BESIDE = re.compile(
     r"model_ema\.|betas$|alphas_cumprod|sqrt_|log_one_minus_|posterior_|lvlb_weights$|logvar$|scale_factor$"
     r"|denoiser\.sigmas$|v_pred$|ztsnr$|first_stage_model\.(loss|model_ema)\.|depth_model\.|low_scale_model\."
     r"|(cond_stage_model|conditioner\.embedders\.\d)\.(.*\.)?(position_ids|logit_scale|attn_mask)$"
     r"|cond_stage_model\.model\.(text_projection$|transformer\.resblocks\.23\.)"
     r"|cond_stage_model\.(transformer\.)?text_projection(\.weight)?$|cond_stage_model\.transformer\.to_logits\."
+    r"|cond_stage_model\.(encoder|decoder|quant_conv|post_quant_conv|quantize|loss)\."
 )
 
 
