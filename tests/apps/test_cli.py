@@ -47,7 +47,7 @@ def test_help_is_quick_and_loads_no_torch() -> None:
 
 
 def test_every_command_has_help() -> None:
-    for command in ("txt2img", "train", "eval", "info", "samplers", "doctor"):
+    for command in ("txt2img", "train", "eval", "info", "tokens", "samplers", "doctor"):
         with pytest.raises(SystemExit) as stopped:
             main([command, "--help"])
         assert stopped.value.code == 0

@@ -58,6 +58,13 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("model", nargs="?", default="default", help="an embedded model's name or a model folder")
     command.add_argument("--json", action="store_true")
 
+    command = commands.add_parser("tokens", help="how a prompt is understood: tokens, weights, chunks, phases")
+    command.add_argument("prompt", metavar="PROMPT")
+    command.add_argument("-m", "--model", help="whose towers read it (default: CLIP's vocabulary, no model)")
+    command.add_argument("--prompt-style", choices=("a1111", "plain"), default="a1111")
+    command.add_argument("--steps", type=int, default=20, help="of which schedules are shares (default: 20)")
+    command.add_argument("--json", action="store_true")
+
     command = commands.add_parser("samplers", help="names for --sampler and --scheduler")
     command.add_argument("--json", action="store_true")
 
@@ -92,6 +99,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.addLevelName(logging.WARNING, "warning")
     logging.basicConfig(level=level, format="%(levelname)s: %(message)s")
     try:
+        if parsed.command == "tokens":  # needs no torch
+            from tintype.apps.tokens import tokens
+
+            return tokens(parsed)
         from tintype.apps import commands
 
         return commands.COMMANDS[parsed.command](parsed)
