@@ -3,10 +3,18 @@
 import os
 from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from tintype.common.config import nearest
 from tintype.common.device import usable_device
+from tintype.common.registry import pick
 from tintype.families.base import LatentDiffusion
+
+if TYPE_CHECKING:
+    from tintype.checkpoints.single_file import FirstStage
+    from tintype.diffusion.scaling import Prediction
+
+Precision = Literal["float32", "float16", "bfloat16"]
 
 
 def embedded() -> list[str]:
@@ -16,23 +24,75 @@ def embedded() -> list[str]:
     )
 
 
-def load(name: str | Path = "default", *, device: str | None = None) -> LatentDiffusion:
-    """An embedded model's name, or the path of a model folder; on a GPU where there is one, or on `device`.
+def load(
+    name: str | Path = "default",
+    *,
+    device: str | None = None,
+    dtype: Precision = "float32",
+    prediction: "Prediction | None" = None,
+    vae: str | Path | None = None,
+    variant: str | None = None,
+) -> LatentDiffusion:
+    """An embedded model's name; the path of a .safetensors or .ckpt file, of a folder in diffusers' layout or of one of
+    ours; or, where there is no such path, a name on the Hugging Face hub.
 
-    Raises `ValueError` when the name is neither, the weights are damaged or the device is not there.
+    device: "cuda" where there is one, unless said. dtype: of the U-Net and the text towers; the autoencoder is float32.
+    prediction: "eps" or "v", for files that do not tell (SD 2.x). vae: an autoencoder to take instead of the model's
+    own. variant: of the weights in a diffusers folder ("fp16").
+
+    Nothing in a file is run, and only a name on the hub is asked of a network. Raises `ValueError` when there is no
+    such model, its weights are damaged, of another shape or not all there, or the device is not there.
     """
-    from tintype.checkpoints.model_folder import load_model
+    import torch
 
-    name = str(name)
+    from tintype.checkpoints.diffusers_folder import INDEX, load_diffusers_folder
+    from tintype.checkpoints.model_folder import CONFIG, load_model
+    from tintype.checkpoints.single_file import load_single_file
+    from tintype.diffusion.scaling import SCALINGS
+
     device = usable_device(device)
-    with resources.as_file(resources.files("tintype.weights")) as weights:
-        if name in embedded():
-            return load_model(weights / name, device=device)
-        path = Path(os.path.expanduser(name))
-        if path.is_dir():
-            return load_model(path, device=device)
-    if path.exists():
+    kinds = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+    precision = pick("dtype", dtype, kinds)
+    if prediction is not None:
+        pick("prediction", prediction, {str(one): one for one in SCALINGS})
+    if str(name) in embedded():
+        path = Path(str(resources.files("tintype.weights") / str(name)))
+    else:
+        path = _found(name, variant)
+    if path.is_dir() and (path / CONFIG).is_file():
+        for option, value in (("prediction", prediction), ("vae", vae), ("variant", variant)):
+            if value is not None:
+                raise ValueError(f"{option} {value}: {name} is a model folder of ours; leave it out")
+        return load_model(path, device=device)
+    first_stage = None if vae is None else _first_stage(vae, device)
+    if path.is_dir() and not (path / INDEX).is_file():
         raise ValueError(
-            f"{name} is a file; expected a model folder (model.json and weights) or {nearest('', embedded())}"
+            f"{path} is a folder without {INDEX} or {CONFIG}; expected a model in diffusers' layout or ours"
         )
-    raise ValueError(f"no model {name!r}; expected {nearest(name, embedded())}, or the path of a model folder")
+    if path.is_dir():
+        return load_diffusers_folder(
+            path, prediction=prediction, first_stage=first_stage, variant=variant, device=device, dtype=precision
+        )
+    return load_single_file(path, prediction=prediction, first_stage=first_stage, device=device, dtype=precision)
+
+
+def _found(name: str | Path, variant: str | None = None) -> Path:
+    from tintype.checkpoints.hub import fetched, is_hub_name
+
+    path = Path(os.path.expanduser(name))
+    if path.exists():
+        return path
+    if is_hub_name(str(name)):
+        return fetched(str(name), variant=variant)
+    raise ValueError(
+        f"no model {str(name)!r}; expected {nearest(str(name), embedded())}, the path of a file or folder, or a name "
+        "on the Hugging Face hub (owner/repository)"
+    )
+
+
+def _first_stage(name: str | Path, device: str) -> "FirstStage":
+    from tintype.checkpoints.diffusers_folder import load_first_stage_folder
+    from tintype.checkpoints.single_file import load_first_stage
+
+    path = _found(name)
+    return load_first_stage_folder(path, device=device) if path.is_dir() else load_first_stage(path, device=device)

@@ -7,7 +7,7 @@ read where the caller is going to change it anyway.
 import json
 import math
 import mmap
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -83,6 +83,10 @@ class TensorFile:
         first, last = -(-begin // PAGE) * PAGE, end // PAGE * PAGE
         if last > first and hasattr(raw, "madvise"):  # Windows has none
             raw.madvise(mmap.MADV_DONTNEED, first, last - first)
+
+    def renamed(self, change: Callable[[str], str]) -> "TensorFile":
+        """The same tensors under other names."""
+        return TensorFile(self.where, {change(name): one for name, one in self.tensors.items()}, self.metadata)
 
     def below(self, prefix: str) -> "TensorFile":
         """The tensors whose names begin so, without it."""

@@ -17,17 +17,22 @@ def _bytes() -> list[str]:
     return [chr(byte) for byte in printable] + [chr(256 + number) for number in range(256 - len(printable))]
 
 
-@cache
-def _tokenizer() -> Tokenizer:
+def vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """The ids of all pieces, and the merges that make them; what transformers calls vocab.json and merges.txt."""
     packed = (resources.files("tintype.conditioning") / "clip_merges.txt.gz").read_bytes()
     pairs = (line.split(" ") for line in gzip.decompress(packed).decode("utf-8").split("\n"))
     merges = [(first, second) for first, second in pairs]
     units = _bytes()
     entries = [*units, *(unit + "</w>" for unit in units), *(first + second for first, second in merges)]
-    vocabulary = {entry: number for number, entry in enumerate([*entries, "<|startoftext|>", "<|endoftext|>"])}
+    return {entry: number for number, entry in enumerate([*entries, "<|startoftext|>", "<|endoftext|>"])}, merges
+
+
+@cache
+def _tokenizer() -> Tokenizer:
+    pieces, merges = vocabulary()
     tokenizer = Tokenizer(
         BPE(
-            vocab=vocabulary,
+            vocab=pieces,
             merges=merges,
             continuing_subword_prefix="",
             end_of_word_suffix="</w>",

@@ -135,13 +135,7 @@ class LatentDiffusion:
     @property
     def towers(self) -> tuple[TextConditioner, ...]:
         """The text towers that read a prompt."""
-        match self.conditioner:
-            case TextTowers():
-                return self.conditioner.conditioners
-            case TextConditioner():
-                return (self.conditioner,)
-            case _:
-                return ()
+        return towers(self.conditioner)
 
     @property
     def device(self) -> torch.device:
@@ -189,3 +183,14 @@ def make_conditioner(config: ConditionerConfig) -> AnyConditioner:
             return ClassConditioner(config)
         case SpatialConfig():
             return SpatialConditioner(config)
+
+
+def towers(conditioner: AnyConditioner | None) -> tuple[TextConditioner, ...]:
+    """The CLIP towers of a conditioner."""
+    match conditioner:
+        case TextTowers():
+            return conditioner.conditioners
+        case TextConditioner():
+            return (conditioner,)
+        case _:
+            return ()

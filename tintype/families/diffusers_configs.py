@@ -13,6 +13,7 @@ from tintype.diffusion.schedule import Betas, DDPMConfig
 from tintype.families.diffusers_names import Projection
 from tintype.models.autoencoder import AutoencoderConfig
 from tintype.models.clip import Activation, CLIPTextConfig
+from tintype.models.token_transformer import TokenTransformerConfig
 from tintype.models.unet import UNetConfig
 
 T = TypeVar("T")
@@ -51,6 +52,20 @@ UNET_FIXED: dict[str, tuple[Json, ...]] = {
     "reverse_transformer_layers_per_block": (None,),
     "mid_block_only_cross_attention": (None, False),
     "attention_type": ("default",),
+}
+PLAIN_UNET_FIXED: dict[str, tuple[Json, ...]] = {
+    "act_fn": ("silu",),
+    "center_input_sample": (False,),
+    "time_embedding_type": ("positional",),
+    "flip_sin_to_cos": (True,),
+    "freq_shift": (0,),
+    "mid_block_scale_factor": (1,),
+    "downsample_padding": (1,),
+    "dropout": (0.0, 0),
+    "norm_eps": (1e-5,),
+    "class_embed_type": (None,),
+    "num_class_embeds": (None,),
+    "num_train_timesteps": (None,),
 }
 AUTOENCODER_FIXED: dict[str, tuple[Json, ...]] = {
     "act_fn": ("silu",),
@@ -129,6 +144,32 @@ def unet_to(config: UNetConfig, projection: Projection, *, sample_size: int, num
             "projection_class_embeddings_input_dim": config.vector_dim,
         }
     return written
+
+
+def plain_unet_from(config: Config) -> UNetConfig:
+    """UNet2DModel: attention without a context, as in LDM's unconditional models."""
+    _refuse_others("unet", config, PLAIN_UNET_FIXED)
+    channels = _list(config, "block_out_channels", int)
+    kinds = _list(config, "down_block_types", str)
+    known = {"DownBlock2D": 0, "AttnDownBlock2D": 1, "ResnetDownsampleBlock2D": 0}
+    if not set(kinds) <= known.keys():
+        raise ValueError(f"unet: down_block_types are {kinds}; expected {', '.join(known)}")
+    size = _optional(config, "attention_head_dim", int)
+    return UNetConfig(
+        in_channels=_one(config, "in_channels", int),
+        out_channels=_one(config, "out_channels", int),
+        width=channels[0],
+        mult=tuple(one // channels[0] for one in channels),
+        num_blocks=_one(config, "layers_per_block", int),
+        depth=tuple(known[kind] for kind in kinds),
+        middle_depth=int(_one(config, "add_attention", bool, True)),
+        context_dim=None,
+        num_heads=1 if size is None else None,
+        head_dim=size,
+        scale_shift=_one(config, "resnet_time_scale_shift", str, "default") == "scale_shift",
+        resample_in_blocks=_one(config, "downsample_type", str, "conv") == "resnet",
+        norm_groups=_one(config, "norm_num_groups", int, 32),
+    )
 
 
 def autoencoder_from(config: Config) -> tuple[AutoencoderConfig, LatentSpace]:
@@ -212,6 +253,37 @@ def clip_text_to(config: CLIPTextConfig) -> dict[str, Json]:
         "bos_token_id": 49_406,
         "eos_token_id": 49_407,
         "pad_token_id": 1,
+    }
+
+
+def token_transformer_from(config: Config) -> TokenTransformerConfig:
+    """LDMBertModel."""
+    width = _one(config, "d_model", int)
+    _refuse_others("bert", config, {"encoder_ffn_dim": (4 * width,), "activation_function": ("gelu",)})
+    return TokenTransformerConfig(
+        vocabulary_size=_one(config, "vocab_size", int),
+        context_length=_one(config, "max_position_embeddings", int),
+        width=width,
+        num_layers=_one(config, "encoder_layers", int),
+        num_heads=_one(config, "encoder_attention_heads", int),
+        head_dim=_one(config, "head_dim", int),
+    )
+
+
+def token_transformer_to(config: TokenTransformerConfig) -> dict[str, Json]:
+    """As `save_pretrained` writes it."""
+    return {
+        "architectures": ["LDMBertModel"],
+        "model_type": "ldmbert",
+        "vocab_size": config.vocabulary_size,
+        "max_position_embeddings": config.context_length,
+        "d_model": config.width,
+        "encoder_layers": config.num_layers,
+        "encoder_ffn_dim": 4 * config.width,
+        "encoder_attention_heads": config.num_heads,
+        "head_dim": config.head_dim,
+        "activation_function": "gelu",
+        "pad_token_id": 0,
     }
 
 

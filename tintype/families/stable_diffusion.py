@@ -52,6 +52,9 @@ SD1 = FamilyConfig(
     space=LatentSpace(),
     size=512,
     cfg_scale=7.5,
+    sampler="dpmpp_2m",
+    scheduler="karras",
+    conventions="diffusers",
 )
 SD2 = dataclasses.replace(SD1, name="sd2", unet=SD2_UNET, conditioner=TextConfig(clip=CLIP_H, pad="zero"))
 UPSCALER = dataclasses.replace(

@@ -1,0 +1,114 @@
+"""Models from the Hugging Face hub, fetched once into its own cache. Only here is anything asked of a network."""
+
+import fnmatch
+import logging
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tintype.checkpoints.weight_files import chosen, weight_files
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+log = logging.getLogger(__name__)
+
+REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+FILE = re.compile(rf"({REPOSITORY.pattern})/(.+\.(?:safetensors|ckpt|pt|pth|bin))")
+INDEX = "model_index.json"
+NETWORKS = ("unet", "vae", "vqvae", "text_encoder", "text_encoder_2", "bert")
+CONFIGURATIONS = [
+    "*.json",
+    *(f"{part}/*.{kind}" for part in (*NETWORKS, "tokenizer*", "scheduler") for kind in ("json", "txt")),
+]
+
+
+def is_hub_name(name: str) -> bool:
+    """Whether it is written as owner/repository, or owner/repository/file."""
+    return REPOSITORY.fullmatch(name) is not None or FILE.fullmatch(name) is not None
+
+
+def fetched(name: str, *, variant: str | None = None) -> Path:
+    """The file, or the folder in diffusers' layout, in the hub's cache. What is there whole is taken without asking
+    the hub; what was cut short is gone on with.
+
+    Raises `ValueError` when there is no such repository, or nothing here and no connection, saying what to fetch.
+    """
+    from huggingface_hub import HfApi, hf_hub_download, snapshot_download
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        HTTPError,  # pyright: ignore[reportPrivateImportUsage] (of the HTTP library that it is built with)
+        LocalEntryNotFoundError,
+    )
+
+    file = FILE.fullmatch(name)
+    try:
+        if file:
+            return Path(hf_hub_download(file[1], file[2], local_files_only=True))
+        cached = Path(snapshot_download(name, local_files_only=True))
+        if _whole(cached, variant):
+            return cached
+    except LocalEntryNotFoundError:
+        pass
+    log.warning("%s is not here; asking the hub for it", name)
+    try:
+        snapshot_download(file[1] if file else name, allow_patterns=[INDEX])  # fails at once where there is no hub
+        if file:
+            return Path(hf_hub_download(file[1], file[2]))
+        return _from_hub(HfApi(), name, variant)
+    except HfHubHTTPError as error:
+        raise ValueError(
+            f"the hub refused {name!r}: {error}; expected a public owner/repository, or one you may read"
+        ) from error
+    except (HTTPError, OSError) as error:
+        what = (
+            f"the file {file[2]} of {file[1]}" if file else f"{INDEX}, and the folders {', '.join(NETWORKS)} of {name}"
+        )
+        raise ValueError(
+            f"{name!r} is no path, not in the hub's cache, and the hub cannot be reached ({_first_line(error)}). Fetch "
+            f"{what} where there is a connection (hf download {name.replace('/', ' ', 2).replace(' ', '/', 1) if file else name}), then give the path"
+        ) from error
+
+
+def _from_hub(api: "HfApi", name: str, variant: str | None) -> Path:
+    from huggingface_hub import hf_hub_download, snapshot_download
+
+    names = api.list_repo_files(name)
+    if INDEX in names:
+        patterns = [one for part in NETWORKS for one in _weights(part, names, variant)]
+        return Path(snapshot_download(name, allow_patterns=[*CONFIGURATIONS, *patterns]))
+    single = [one for one in names if fnmatch.fnmatch(one, "*.safetensors") or one.endswith(".ckpt")]
+    if len(single) == 1:
+        return Path(hf_hub_download(name, single[0]))
+    listed = ", ".join(f"{name}/{one}" for one in single) or "nothing that could be opened"
+    raise ValueError(f"{name} is no folder in diffusers' layout; it holds {listed}; name one of its files")
+
+
+def _weights(part: str, names: Sequence[str], variant: str | None) -> list[str]:
+    """The files of one network to fetch, as patterns."""
+    inside = [name.removeprefix(f"{part}/") for name in names if name.startswith(f"{part}/")]
+    found = chosen(inside, variant) or chosen(inside)
+    if found is None:
+        return []
+    if not found.endswith(".json"):
+        return [f"{part}/{found}"]
+    stem, kind = found.split(".")[0], "safetensors" if ".safetensors." in found else "bin"
+    return [f"{part}/{found}", f"{part}/{stem}*-of-*.{kind}"]
+
+
+def _whole(folder: Path, variant: str | None) -> bool:
+    """Whether each network that a cached folder has configured has its weights."""
+    if not (folder / INDEX).is_file():
+        return False
+    try:
+        for part in NETWORKS:
+            if (folder / part / "config.json").is_file():
+                weight_files(folder / part, variant)
+    except ValueError:
+        return False
+    return (folder / "unet" / "config.json").is_file()
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,58 @@
+"""Which files of a component in diffusers' layout hold its weights."""
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import cast
+
+WEIGHTS = re.compile(
+    r"(?:diffusion_pytorch_model|pytorch_model|model)((?:\.[^.]+)??)\.(safetensors|bin)(\.index(?:\.[^.]+)?\.json)?"
+)
+
+
+def chosen(names: Iterable[str], variant: str | None = None) -> str | None:
+    """A file of weights, or the index of several: safetensors before `.bin`, the plain ones before a variant ("fp16")
+    unless that is asked for. None when there is none."""
+    found: dict[tuple[str, str], str] = {}
+    for name in sorted(names):
+        if match := WEIGHTS.fullmatch(name):
+            index = (match[3] or "").removeprefix(".index").removesuffix(".json")
+            found[match[2], (match[1] or index).lstrip(".")] = name
+    for kind in ("safetensors", "bin"):
+        variants = [one for of, one in found if of == kind]
+        if variant is None and variants:
+            return found[kind, "" if "" in variants else variants[0]]
+        if variant in variants:
+            return found[kind, variant or ""]
+    return None
+
+
+def weight_files(folder: Path, variant: str | None = None) -> list[Path]:
+    """The chosen file, or the shards that its index names. Raises `ValueError` when there is none."""
+    name = chosen((entry.name for entry in folder.iterdir()), variant) if folder.is_dir() else None
+    if name is None:
+        asked = f" of variant {variant}" if variant else ""
+        raise ValueError(
+            f"{folder} has no weights{asked}; expected diffusion_pytorch_model.safetensors, model.safetensors, or .bin"
+        )
+    if not name.endswith(".json"):
+        return [folder / name]
+    shards = shards_of(folder / name)
+    for shard in shards:
+        if not (folder / shard).is_file():
+            raise ValueError(f"{folder / name} names {shard}, which is not there; download the folder again")
+    return [folder / shard for shard in shards]
+
+
+def shards_of(index: Path) -> Sequence[str]:
+    """The files an index names. Raises `ValueError` when it is damaged or names files elsewhere."""
+    try:
+        content = cast("dict[str, dict[str, str]]", json.loads(index.read_text()))
+        shards = sorted({str(name) for name in content["weight_map"].values()})
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+        raise ValueError(f"{index} is damaged ({error}); copy or download it again") from error
+    for name in shards:
+        if Path(name).name != name:
+            raise ValueError(f"{index} names {name!r}; expected files beside it")
+    return shards
