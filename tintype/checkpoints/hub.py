@@ -62,12 +62,11 @@ def fetched(name: str, *, variant: str | None = None) -> Path:
             f"the hub refused {name!r}: {error}; expected a public owner/repository, or one you may read"
         ) from error
     except (HTTPError, OSError) as error:
-        what = (
-            f"the file {file[2]} of {file[1]}" if file else f"{INDEX}, and the folders {', '.join(NETWORKS)} of {name}"
-        )
+        command = f"hf download {file[1]} {file[2]}" if file else f"hf download {name}"
         raise ValueError(
-            f"{name!r} is no path, not in the hub's cache, and the hub cannot be reached ({_first_line(error)}). Fetch "
-            f"{what} where there is a connection (hf download {name.replace('/', ' ', 2).replace(' ', '/', 1) if file else name}), then give the path"
+            f"{name!r} is no path, not in the hub's cache, and the hub cannot be reached ({_first_line(error)}). Where "
+            f"there is a connection run: {command} (of a repository {INDEX} and {', '.join(NETWORKS)}, tokenizer and "
+            "scheduler are enough); then give the path"
         ) from error
 
 

@@ -16,7 +16,7 @@ from tintype.diffusion.latent_space import LatentSpace
 from tintype.diffusion.scaling import Prediction
 from tintype.diffusion.schedule import DDPMConfig
 from tintype.families.base import AnyConditioner, FamilyConfig, LatentDiffusion, assemble, make_conditioner
-from tintype.families.detect import AUTOENCODER, detect, family_of, fitted, tells
+from tintype.families.detect import AUTOENCODER, check_whole, detect, family_of, fitted, tells
 from tintype.families.diffusers_configs import PREDICTIONS
 from tintype.families.shapes import autoencoder_config, below
 from tintype.families.single_file import BESIDE, autoencoder_names, averaged_names, expects_text_model, names
@@ -65,6 +65,7 @@ def load_single_file(
     """
     file = open_tensors(path)
     try:
+        check_whole(file.shapes, autoencoder=first_stage is None)
         own = first_stage.network.config if first_stage else autoencoder_config(below(file.shapes, AUTOENCODER))
         family = detect(tells(file.shapes, own), prediction or _said_prediction(file))
     except ValueError as error:

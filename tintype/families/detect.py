@@ -31,6 +31,7 @@ XL_FIRST, XL_SECOND = "conditioner.embedders.0.transformer.", "conditioner.embed
 REFINER = "conditioner.embedders.0.model."
 TEXT_MODEL = "text_model."
 CLASSES, CLASS_MAPS = "cond_stage_model.embedding.weight", "cond_stage_model.channel_mapper.weight"
+ENTRANCE = f"{UNET}input_blocks.0.0.weight"
 
 KINDS: dict[str, ConditionerKind] = {  # a tensor, or the beginning of several: the first that is there decides
     XL_SECOND: "clip_and_open_clip",
@@ -61,14 +62,20 @@ OTHERS = {  # what people take for checkpoints
 }
 
 
+def check_whole(shapes: Shapes, *, autoencoder: bool) -> None:
+    """Raises `ValueError` saying what a header in LDM's layout looks like that is not of a latent diffusion model with
+    (when `autoencoder` is wanted) its first stage."""
+    if ENTRANCE not in shapes or "edm_mean" in shapes:
+        raise ValueError(f"no U-Net of Stable Diffusion ({ENTRANCE}): {_other(shapes)}")
+    if autoencoder and f"{AUTOENCODER}post_quant_conv.weight" not in shapes:
+        raise ValueError("it has no autoencoder; give one beside it as vae=, --vae at the command line")
+
+
 def tells(shapes: Shapes, autoencoder: AutoencoderConfig) -> Tells:
-    """What a header in LDM's layout shows. Raises `ValueError` when it holds no U-Net."""
-    entrance = f"{UNET}input_blocks.0.0.weight"
-    if entrance not in shapes or "edm_mean" in shapes:
-        raise ValueError(f"no U-Net of Stable Diffusion ({entrance}): {_other(shapes)}")
+    """What a header in LDM's layout shows."""
     return Tells(
         conditioner=_kind(shapes),
-        extra_channels=shapes[entrance][1] - autoencoder.latent_channels,
+        extra_channels=shapes[ENTRANCE][1] - autoencoder.latent_channels,
         codebook=autoencoder.codebook_size is not None,
         levels=len(autoencoder.mult),
         classes=f"{UNET}label_emb.weight" in shapes,
