@@ -14,9 +14,10 @@ from tintype.tasks.request import Request
 if TYPE_CHECKING:
     from tintype.checkpoints import load
     from tintype.generation import generate, invert, steps
+    from tintype.inspection import inspect
     from tintype.tasks.infotext import save
 
-__all__ = ["Request", "__version__", "generate", "invert", "load", "save", "steps"]
+__all__ = ["Request", "__version__", "generate", "inspect", "invert", "load", "save", "steps"]
 
 
 def __getattr__(name: str) -> object:
@@ -28,6 +29,10 @@ def __getattr__(name: str) -> object:
         from tintype.tasks.infotext import save
 
         return save
+    if name == "inspect":
+        from tintype.inspection import inspect
+
+        return inspect
     if name in ("generate", "invert", "steps"):
         import tintype.generation
 
