@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from tintype.common.config import from_json, to_json
+from tintype.diffusion.schedule import DDPMConfig
 from tintype.families import latent_diffusion as zoo
 from tintype.families.base import Family, FamilyConfig, make_conditioner
 from tintype.families.detect import AUTOENCODER, detect, fitted, tells
@@ -57,6 +58,48 @@ def test_kl_f8_has_84_million_parameters() -> None:
     with torch.device("meta"):
         assert millions(Autoencoder(AutoencoderConfig())) == pytest.approx(83.65, abs=0.01)
         assert millions(Autoencoder(zoo.VQ_F4)) == pytest.approx(55.32, abs=0.01)
+
+
+# As the released files put it: in_channels, model_channels, channel_mult, attention_resolutions, num_heads or
+# num_head_channels, context_dim, transformer_depth, linear_end; and what is set beside
+RELEASED = {
+    "models/ldm/celeba256": (3, 224, (1, 2, 3, 4), (8, 4, 2), {"head_dim": 32}, None, 1, 0.0195),
+    "models/ldm/lsun_churches256": (4, 192, (1, 2, 2, 4, 4), (1, 2, 4, 8), {"num_heads": 8}, None, 1, 0.0155),
+    "models/ldm/cin256": (4, 256, (1, 2, 4), (4, 2, 1), {"head_dim": 32}, 512, 1, 0.0195),
+    "configs/latent-diffusion/cin256-v2": (3, 192, (1, 2, 3, 5), (8, 4, 2), {"num_heads": 1}, 512, 1, 0.0195),
+    "configs/latent-diffusion/txt2img-1p4B-eval": (4, 320, (1, 2, 4, 4), (4, 2, 1), {"num_heads": 8}, 1280, 1, 0.012),
+    "models/ldm/text2img256": (3, 192, (1, 2, 3, 5), (8, 4, 2), {"head_dim": 32}, 640, 1, 0.0195),
+    "models/ldm/layout2img-openimages256": (3, 128, (1, 2, 3, 4), (8, 4, 2), {"head_dim": 32}, 512, 3, 0.0205),
+    "models/ldm/inpainting_big": (7, 256, (1, 2, 3, 4), (8, 4, 2), {"num_heads": 8}, None, 1, 0.0205),
+    "models/ldm/bsr_sr": (6, 160, (1, 2, 2, 4), (16, 8), {"head_dim": 32}, None, 1, 0.0155),
+    "models/ldm/semantic_synthesis256": (6, 128, (1, 4, 8), (32, 16, 8), {"num_heads": 8}, None, 1, 0.0205),
+}
+BESIDE: dict[str, dict[str, bool]] = {
+    "models/ldm/lsun_churches256": {"scale_shift": True, "resample_in_blocks": True},
+    "models/ldm/inpainting_big": {"resample_in_blocks": True},
+}
+
+
+@pytest.mark.parametrize(("file", "family"), zip(RELEASED, zoo.FAMILIES, strict=True), ids=RELEASED)
+def test_configurations_are_the_released_ones(file: str, family: Family) -> None:
+    """Attention stands where the downsampling factor is one of `attention_resolutions`, and in the middle always."""
+    in_channels, width, mult, factors, heads, context_dim, blocks, last_beta = RELEASED[file]
+    expected = UNetConfig(
+        in_channels=in_channels,
+        out_channels=family.config.autoencoder.latent_channels,
+        width=width,
+        mult=mult,
+        depth=tuple(blocks * (2**level in factors) for level in range(len(mult))),
+        middle_depth=blocks,
+        context_dim=context_dim,
+        **{"num_heads": None, **heads},
+        **BESIDE.get(file, {}),
+    )
+    assert family.config.unet == expected
+    assert isinstance(family.config.schedule, DDPMConfig)
+    assert family.config.schedule.end == last_beta
+    assert family.config.schedule.start == (0.00085 if "txt2img" in file else 0.0015)
+    assert family.config.schedule.betas == "scaled_linear"  # LDM's "linear"
 
 
 every_family = pytest.mark.parametrize("family", zoo.FAMILIES, ids=lambda family: family.config.name)

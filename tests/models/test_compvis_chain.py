@@ -51,7 +51,8 @@ def small(config: FamilyConfig) -> FamilyConfig:
             conditioner = dataclasses.replace(conditioner, width=24)
         case _:
             pass
-    unet = dataclasses.replace(config.unet, width=32, context_dim=config.unet.context_dim and 24)
+    blocks = 2 if config.unet.resample_in_blocks else 1  # where shapes tell how many there are
+    unet = dataclasses.replace(config.unet, width=32, num_blocks=blocks, context_dim=config.unet.context_dim and 24)
     return dataclasses.replace(config, unet=unet, autoencoder=autoencoder, conditioner=conditioner)
 
 
