@@ -15,7 +15,12 @@ from tintype.diffusion.schedule import DDPM, DDPMConfig
 from tintype.diffusion.spacing import trailing
 
 STEPS, ROUNDS = 50, 5
-ON_A_PATH = ("dpmpp_sde",)  # torchsde resolves a Brownian path in Python: 7 ms a step on a quiet machine
+ON_A_PATH = (
+    "dpmpp_sde",
+    "dpmpp_2m_sde",
+    "dpmpp_2m_sde_heun",
+    "dpmpp_3m_sde",
+)  # torchsde resolves a Brownian path in Python: 7 ms a step on a quiet machine
 BROWNIAN = 0.1
 
 

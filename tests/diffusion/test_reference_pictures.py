@@ -93,9 +93,13 @@ def theirs(
     x = torch.cat([torch.randn(1, 16, 4, 4, generator=stream) for stream in streams]) * scheduler.init_noise_sigma
     if kind is diffusers.DPMSolverSDEScheduler:
         scheduler.noise_sampler = given(draws[1:])
+    left = iter(draws[1:])
     for t in scheduler.timesteps:
         said = network(scheduler.scale_model_input(x, t), t)
-        x = scheduler.step(said, t, x, **({"generator": streams} if seeded else {})).prev_sample
+        extra: dict[str, object] = {"generator": streams} if seeded else {}
+        if settings.get("algorithm_type") == "sde-dpmsolver++":  # theirs draws at every step, and ours from a path
+            extra["variance_noise"] = next(left, torch.zeros_like(x))
+        x = scheduler.step(said, t, x, **extra).prev_sample
     return x
 
 

@@ -125,6 +125,9 @@ class Gaussian:
 FOUR = Gaussian(mean=torch.tensor([-1.0, 0.0, 0.5, 2.0]).double(), std=torch.tensor([0.3, 0.7, 1.0, 2.0]).double())
 
 
+FOUR_WIDE = Gaussian(mean=torch.tensor(0.5).double(), std=torch.tensor(0.8).double())
+
+
 def error_of(name: str, steps: int) -> float:
     first, last = 14.0, 0.05
     x = FOUR.mean + normal(1, 1, 1, 4, seed=3) * (FOUR.std**2 + first**2).sqrt()
@@ -645,6 +648,20 @@ def test_without_noise_the_sde_solver_is_the_ode_solver() -> None:
         sampled("dpmpp_2m_sde", elementwise, x, sigmas, eta=0.0)[-1].x,
         sampled("dpmpp_2m", elementwise, x, sigmas)[-1].x,
     )
+
+
+@pytest.mark.parametrize("name", ["dpmpp_sde", "dpmpp_2m_sde", "dpmpp_2m_sde_heun", "dpmpp_3m_sde"])
+def test_a_brownian_path_gives_nearly_the_same_picture_whatever_the_steps(name: str) -> None:
+    """Fresh normals at every step would give another picture."""
+    x = normal(1, 4, 8, 8) * 14
+    found = {
+        (steps, seed): sampled(name, FOUR_WIDE.denoise, x, torch.cat((falling(14, 0.05, steps), torch.zeros(1))), seed)[
+            -1
+        ].x
+        for steps, seed in ((30, 0), (45, 0), (45, 1))
+    }
+    nearby, other = ((found[45, 0] - found[one]).std() for one in ((30, 0), (45, 1)))
+    assert nearby < 0.15 * other
 
 
 @pytest.mark.parametrize("eta", [0.25, 0.5])

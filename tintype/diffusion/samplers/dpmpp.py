@@ -39,6 +39,7 @@ def _multistep(
     denoise: Denoise, x: Tensor, sigmas: Tensor, noise: Normal, eta: float, *, order: int, midpoint: bool
 ) -> Iterator[Step]:
     levels: list[float] = sigmas.tolist()
+    path = noise.brownian(x.shape[1:], min(filter(None, levels)), levels[0]) if eta > 0 else None
     known: list[tuple[float, Tensor]] = []  # lambda and x0 of the last steps, newest first
     for index, (sigma, to) in enumerate(itertools.pairwise(levels)):
         denoised = denoise(x, sigma)
@@ -49,8 +50,8 @@ def _multistep(
             h = math.log(sigma / to)
             whole = h * (1 + eta**2)
             x = math.exp(-whole) * x - math.expm1(-whole) * denoised + _beyond(known, h, whole, midpoint)
-            if eta > 0:
-                x = x + to * (-math.expm1(-2 * h * eta**2)) ** 0.5 * noise.normal(x.shape[1:])
+            if path is not None:
+                x = x + to * (-math.expm1(-2 * h * eta**2)) ** 0.5 * path(sigma, to)
         yield Step(index, len(levels) - 1, to, x, denoised)
 
 
