@@ -36,6 +36,15 @@ def test_what_torch_saved_under_any_name(tmp_path: Path) -> None:
     assert torch.equal(found.read("part"), whole[2:4, 1::2])
 
 
+@pytest.mark.parametrize("first", range(0x70, 0x98, 8))
+def test_a_header_of_any_length(tmp_path: Path, first: int) -> None:
+    """Its length's first byte is 0x80 for some, as that of a pickle is for all."""
+    path = tmp_path / "model.safetensors"
+    save_file({"a": torch.ones(2)}, path, metadata={"x": "y" * (first + 256 - 86)})
+    assert path.read_bytes()[0] in range(first - 8, first + 9)
+    assert open_tensors(path).read("a").tolist() == [1, 1]
+
+
 def test_shards_are_one(tmp_path: Path) -> None:
     for number in range(2):
         save_file({f"a{number}": torch.full((2,), float(number))}, tmp_path / f"{number}.safetensors")

@@ -35,6 +35,7 @@ from tintype.families.base import (
 )
 from tintype.families.detect import detect
 from tintype.families.diffusers_configs import (
+    SPACING_FLAGS,
     Config,
     autoencoder_from,
     clip_text_from,
@@ -53,7 +54,6 @@ log = logging.getLogger(__name__)
 INDEX = "model_index.json"
 OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}  # before diffusers 0.17
 BESIDE = re.compile(r"(.*\.)?position_ids$|logit_scale$|to_logits\.|visual_projection|vision_model\.")
-SPACING_FLAGS = {"use_karras_sigmas": "karras", "use_exponential_sigmas": "exponential", "use_beta_sigmas": "beta"}
 UNSCALED = ("LDMSuperResolutionPipeline",)  # that decode latents as they are, whatever the autoencoder's file says
 ASSUMED: Config = {"steps_offset": 1, "set_alpha_to_one": False}  # what Stable Diffusion's own files say
 

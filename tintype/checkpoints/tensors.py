@@ -115,21 +115,21 @@ def _opened(path: Path) -> tuple[dict[str, Stored], dict[str, str]]:
         raise ValueError(f"{path} cannot be read: {error.strerror}; expected a file of weights") from error
     if start.startswith(b"PK\x03\x04"):
         return pickled_tensors(path), {}
-    if start.startswith(b"\x80"):
-        raise ValueError(
-            f"{path} is a bare pickle (torch.save before version 1.6), which only running it could read; nothing was "
-            "run. If you trust where it comes from, have it converted to .safetensors there"
-        )
     if start.startswith(b"version https://"):
         raise ValueError(f"{path} is a Git LFS pointer, not the weights themselves; run: git lfs pull")
-    return _safetensors(path)
+    return _safetensors(path, start)
 
 
-def _safetensors(path: Path) -> tuple[dict[str, Stored], dict[str, str]]:
+def _safetensors(path: Path, start: bytes) -> tuple[dict[str, Stored], dict[str, str]]:
     try:
         with safe_open(path, framework="np") as checked:  # its own checks: sizes, overlaps, a header that fits
             metadata = checked.metadata() or {}
     except (SafetensorError, OSError) as error:
+        if start.startswith(b"\x80"):  # which the length of a safetensors header may begin with as well
+            raise ValueError(
+                f"{path} is a bare pickle (torch.save before version 1.6), which only running it could read; nothing "
+                "was run. If you trust where it comes from, have it converted to .safetensors there"
+            ) from None
         raise ValueError(
             f"{path} is not a whole file of weights ({error}); expected .safetensors, or a .ckpt as torch.save "
             "writes it; copy or download it again"

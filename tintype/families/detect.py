@@ -125,16 +125,16 @@ def _conditioner(shapes: Shapes, released: ConditionerConfig | None) -> Conditio
         case TextConfig(), "clip":
             return dataclasses.replace(released, clip=clip_text_config(_clip(shapes, CLIP)))
         case TextConfig(), _:
-            clip = open_clip_config(below(shapes, OPEN_CLIP), unused_layers=1)
-            return dataclasses.replace(released, clip=dataclasses.replace(clip, projection_dim=None))
+            clip = open_clip_config(below(shapes, OPEN_CLIP), released.clip)
+            return dataclasses.replace(released, clip=clip)
         case TextTowersConfig(towers=(first, second)), _:
             towers = (
                 dataclasses.replace(first, clip=clip_text_config(_clip(shapes, XL_FIRST))),
-                dataclasses.replace(second, clip=open_clip_config(below(shapes, XL_SECOND))),
+                dataclasses.replace(second, clip=open_clip_config(below(shapes, XL_SECOND), second.clip)),
             )
             return dataclasses.replace(released, towers=towers)
         case TextTowersConfig(towers=(only,)), _:
-            tower = dataclasses.replace(only, clip=open_clip_config(below(shapes, REFINER)))
+            tower = dataclasses.replace(only, clip=open_clip_config(below(shapes, REFINER), only.clip))
             return dataclasses.replace(released, towers=(tower,))
         case ((BertConfig() | LayoutConfig()), _):
             encoder = token_transformer_config(below(shapes, CLIP), released.encoder)

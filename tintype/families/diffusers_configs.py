@@ -20,6 +20,7 @@ T = TypeVar("T")
 Config = Mapping[str, Json]
 
 BETAS: dict[str, Betas] = {"linear": "linear", "scaled_linear": "scaled_linear", "squaredcos_cap_v2": "cosine"}
+SPACING_FLAGS = {"use_karras_sigmas": "karras", "use_exponential_sigmas": "exponential", "use_beta_sigmas": "beta"}
 PREDICTIONS: dict[str, Prediction] = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
 
 # The only values that our networks have, by field; a config that does not mention one has it
@@ -170,6 +171,31 @@ def plain_unet_from(config: Config) -> UNetConfig:
         resample_in_blocks=_one(config, "downsample_type", str, "conv") == "resnet",
         norm_groups=_one(config, "norm_num_groups", int, 32),
     )
+
+
+def plain_unet_to(config: UNetConfig, *, sample_size: int) -> dict[str, Json]:
+    """As `save_pretrained` writes it. Raises `ValueError` for heads that diffusers cannot count."""
+    if config.num_heads not in (None, 1):
+        raise ValueError(f"{config.num_heads} heads at every width: UNet2DModel has heads of one size")
+    resampling = "resnet" if config.resample_in_blocks else "conv"
+    down, up = ("ResnetDown", "ResnetUp") if config.resample_in_blocks else ("Down", "Up")
+    down, up = (f"{one}sampleBlock2D" if config.resample_in_blocks else f"{one}Block2D" for one in (down, up))
+    return {
+        "_class_name": "UNet2DModel",
+        "sample_size": sample_size,
+        "in_channels": config.in_channels,
+        "out_channels": config.out_channels,
+        "block_out_channels": [config.width * mult for mult in config.mult],
+        "layers_per_block": config.num_blocks,
+        "down_block_types": ["AttnDownBlock2D" if depth else down for depth in config.depth],
+        "up_block_types": ["AttnUpBlock2D" if depth else up for depth in config.depth[::-1]],
+        "downsample_type": resampling,
+        "upsample_type": resampling,
+        "attention_head_dim": config.head_dim,
+        "add_attention": config.middle_depth > 0,
+        "resnet_time_scale_shift": "scale_shift" if config.scale_shift else "default",
+        "norm_num_groups": config.norm_groups,
+    }
 
 
 def autoencoder_from(config: Config) -> tuple[AutoencoderConfig, LatentSpace]:

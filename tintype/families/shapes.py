@@ -77,15 +77,17 @@ def clip_text_config(shapes: Shapes) -> CLIPTextConfig:
     )
 
 
-def open_clip_config(shapes: Shapes, *, unused_layers: int = 0) -> CLIPTextConfig:
-    """Of OpenCLIP's text tower without its last `unused_layers`."""
+def open_clip_config(shapes: Shapes, released: CLIPTextConfig) -> CLIPTextConfig:
+    """Of OpenCLIP's text tower: with a projection if the released one has it, and not more layers than that: SD 2.x
+    leaves out the last."""
     config = _clip(
         words=_shape(shapes, "token_embedding.weight"),
         places=_shape(shapes, "positional_embedding"),
-        num_layers=_count(shapes, r"transformer\.resblocks\.(\d+)\.") - unused_layers,
+        num_layers=min(_count(shapes, r"transformer\.resblocks\.(\d+)\."), released.num_layers),
         activation="gelu",
     )
-    return dataclasses.replace(config, projection_dim=shapes.get("text_projection", (0, None))[1])
+    projection = _shape(shapes, "text_projection")[1] if released.projection_dim else None
+    return dataclasses.replace(config, projection_dim=projection)
 
 
 def token_transformer_config(shapes: Shapes, released: TokenTransformerConfig) -> TokenTransformerConfig:

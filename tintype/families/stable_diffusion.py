@@ -62,7 +62,7 @@ UPSCALER = dataclasses.replace(
     name="sd2-upscaler",
     unet=UPSCALER_UNET,
     autoencoder=KL_F4_UPSCALER,
-    schedule=DDPMConfig(betas="linear", start=0.0001, end=0.02),
+    schedule=DDPMConfig(start=0.0001, end=0.02),
     prediction="v",
     space=LatentSpace(scale=(0.08333,)),
     cfg_scale=9.0,
