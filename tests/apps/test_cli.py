@@ -274,7 +274,13 @@ def test_info_samplers_doctor_and_recipes(capsys: pytest.CaptureFixture[str]) ->
     assert main(["info", "--json"]) == DONE
     assert json.loads(capsys.readouterr().out)["picture"] == "64x64"
     assert main(["samplers"]) == DONE
-    assert "dpmpp_2m_sde" in capsys.readouterr().out
+    listed = capsys.readouterr().out
+    for name in ("dpmpp_2m_sde", "DPM++ 2M SDE", "EulerDiscreteScheduler", "SGM Uniform = sgm_uniform"):
+        assert name in listed
+    assert main(["samplers", "--json"]) == DONE
+    listing = json.loads(capsys.readouterr().out)
+    assert "DPM++ 2M" in listing["also"]["dpmpp_2m"]
+    assert set(listing["samplers"]) >= set(listing["also"])
     assert main(["doctor", "--json"]) == DONE
     assert json.loads(capsys.readouterr().out)["model default"].startswith("good")
     assert main(["train", "list"]) == DONE

@@ -178,13 +178,31 @@ def test_our_name_means_the_picture_of_the_class_that_has_it(default: LatentDiff
     same(mine, theirs(kind, "eps", 10, Recorded.kept, **settings))
 
 
-def test_a_family_s_own_spacing_goes_before_the_class_s(default: LatentDiffusion) -> None:
-    """As SDXL's scheduler file says "leading"."""
-    model = stable(default, "eps")
-    model = dataclasses.replace(model, config=dataclasses.replace(model.config, scheduler="leading"))
-    for name, expected in (("euler", "leading"), ("EulerDiscreteScheduler", "leading"), ("Euler", "uniform")):
-        assert resolve(model, tintype.Request(sampler=name)).scheduler == expected
-    assert resolve(model, tintype.Request(sampler="euler", scheduler="Karras")).scheduler == "karras"
+def test_the_spacing_comes_from_the_request_the_name_or_the_family(default: LatentDiffusion) -> None:
+    def taken(name: str | None, asked: str | None = None, **settings: object) -> str | None:
+        model = stable(default, "eps")
+        model = dataclasses.replace(model, config=dataclasses.replace(model.config, **settings))
+        return resolve(model, tintype.Request(sampler=name, scheduler=asked)).scheduler
+
+    settings = {"sampler": "dpmpp_2m", "scheduler": "karras"}
+    assert taken(None, **settings) == "karras"  # the default sampler's, and no other's
+    assert taken("euler", **settings) == taken("EulerDiscreteScheduler", **settings) == "linspace"
+    sdxl: dict[str, object] = settings | {"spacing": "leading"}  # as its scheduler file says
+    assert taken("euler", **sdxl) == taken("EulerDiscreteScheduler", **sdxl) == "leading"
+    assert taken("Euler", **sdxl) == "uniform"
+    assert taken("lcm", **sdxl) == "lcm"
+    assert taken("euler", "Karras", **sdxl) == taken("Euler Karras", **sdxl) == "karras"
+    assert taken("euler", conventions="plain", **settings) == "karras"
+    assert taken("Euler", conventions="plain", **settings) == "uniform"
+
+
+def test_two_spacings_are_refused_and_unknown_names_are_told_the_nearest(default: LatentDiffusion) -> None:
+    with pytest.raises(ValueError, match=r"'DPM\+\+ 2M Karras' and scheduler 'exponential': two spacings; name one"):
+        resolve(default, tintype.Request(sampler="DPM++ 2M Karras", scheduler="exponential"))
+    assert resolve(default, tintype.Request(sampler="dpm++ 2m karras", scheduler="Karras")).sampler == "DPM++ 2M"
+    for wrong, near in ({"sampler": "DPM++ 2N"}, r"DPM\+\+ 2M"), ({"scheduler": "karas"}, "karras"):
+        with pytest.raises(ValueError, match=f"unknown {next(iter(wrong))} .*{near}"):
+            resolve(default, tintype.Request(**wrong))
 
 
 # --- A1111 ------------------------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ import tintype
 from tintype.checkpoints import embedded, load
 from tintype.common.config import nearest, override, to_json
 from tintype.common.files import LONGEST_NAME
+from tintype.diffusion.names import A1111_SPACINGS, COMFY_SPACINGS, also_known_as
 from tintype.diffusion.samplers import SAMPLERS
 from tintype.diffusion.spacing import SPACINGS
 from tintype.families.base import LatentDiffusion
@@ -225,14 +226,25 @@ def info(arguments: argparse.Namespace) -> int:
 
 
 def samplers(arguments: argparse.Namespace) -> int:
-    listing = {"samplers": _first_lines(SAMPLERS), "schedulers": _first_lines(SPACINGS)}
+    known = {name: also_known_as(name) for name in SAMPLERS}
+    listing = {
+        "samplers": _first_lines(SAMPLERS),
+        "schedulers": _first_lines(SPACINGS),
+        "also": {name: others for name, others in known.items() if others},
+        "also_schedulers": A1111_SPACINGS | COMFY_SPACINGS,
+    }
     if arguments.json:
         print(json.dumps(listing))
         return 0
-    for kind, entries in listing.items():
-        print(kind)
-        for name, line in entries.items():
-            print(f"  {name:16}{line}")
+    print("samplers, and the names that mean another program's picture")
+    for name, line in listing["samplers"].items():
+        print(f"  {name:20}{line}")
+        if known[name]:
+            print(f"  {'':20}{', '.join(known[name])}")
+    print("schedulers")
+    for name, line in listing["schedulers"].items():
+        print(f"  {name:20}{line}")
+    print("  " + ", ".join(f"{other} = {name}" for other, name in listing["also_schedulers"].items()))
     return 0
 
 

@@ -98,7 +98,7 @@ def beta(schedule: Schedule, steps: int, *, alpha: float = 0.6, beta: float = 0.
 
 
 def beta_steps(schedule: Schedule, steps: int, *, alpha: float = 0.6, beta: float = 0.6) -> Tensor:
-    """Quantiles of a beta distribution over training steps (Lee et al. 2024, as ComfyUI and A1111 have it); where two
+    """Quantiles of a beta distribution over training steps (Lee et al. 2024, as ComfyUI has it); where two
     fall on one step, the later takes the next that is free."""
     from scipy.stats import beta as distribution
 

@@ -34,7 +34,8 @@ AnyConditioner = (
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FamilyConfig:
     """Everything but the weights. `size`, `steps`, `cfg_scale`, `sampler`, `scheduler`: what a request gets that does
-    not say; without `scheduler` the sampler's own spacing. `conventions`: what our samplers' names mean here."""
+    not say; without `scheduler` the sampler's own spacing. `conventions`: what our samplers' names mean here;
+    `spacing`: of the released scheduler's settings, for samplers asked for by name."""
 
     name: str
     unet: UNetConfig
@@ -49,6 +50,7 @@ class FamilyConfig:
     sampler: str = "ddim"
     scheduler: str | None = "leading"
     conventions: Conventions = added("plain")
+    spacing: str | None = added(None)
 
     def __post_init__(self) -> None:
         channels = self.autoencoder.latent_channels

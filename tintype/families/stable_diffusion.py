@@ -81,6 +81,7 @@ SDXL = dataclasses.replace(
     space=LatentSpace(scale=(0.13025,)),
     size=1024,
     cfg_scale=5.0,
+    spacing="leading",
 )
 REFINER = dataclasses.replace(
     SDXL,

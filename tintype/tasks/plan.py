@@ -76,7 +76,10 @@ def _named(model: LatentDiffusion, request: Request) -> tuple[str, str]:
     if asked is not None and said is not None and asked != said:
         raise ValueError(f"sampler {request.sampler!r} and scheduler {request.scheduler!r}: two spacings; name one")
     own = preset(name, config.conventions)
-    usual = (own.scheduler, config.scheduler) if own.firm else (config.scheduler, own.scheduler)
+    if request.sampler is None or (config.conventions == "plain" and not own.firm):
+        usual = (config.scheduler, own.scheduler)
+    else:  # the model's default spacing is its default sampler's, and no other's
+        usual = (None if own.firm else config.spacing, own.scheduler, config.scheduler)
     return name, next(one for one in (asked, said, *usual, "leading") if one is not None)
 
 
