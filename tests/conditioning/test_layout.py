@@ -26,6 +26,12 @@ def test_openimages_layout_is_92_tokens_on_a_grid_of_90() -> None:
     assert ids[90:] == (0, 8099)
 
 
+def test_corners_go_to_the_nearest_point_of_the_grid() -> None:
+    """48.95 across and 31.15 down, to 75.65 and 48.95."""
+    box = Box(label=0, region=Region(left=0.55, top=0.35, width=0.3, height=0.2))
+    assert layout_ids([box], OPENIMAGES)[1:3] == (31 * 90 + 49, 49 * 90 + 76)
+
+
 def test_marks_are_multiples_of_the_number_of_classes() -> None:
     marked = {"group": 1, "occluded": 2, "depiction": 4, "inside": 8}
     for name, mark in marked.items():

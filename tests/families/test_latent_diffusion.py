@@ -80,7 +80,7 @@ BESIDE: dict[str, dict[str, bool]] = {
 }
 
 
-@pytest.mark.parametrize(("file", "family"), zip(RELEASED, zoo.FAMILIES, strict=True), ids=RELEASED)
+@pytest.mark.parametrize(("file", "family"), list(zip(RELEASED, zoo.FAMILIES, strict=True)), ids=RELEASED)
 def test_configurations_are_the_released_ones(file: str, family: Family) -> None:
     """Attention stands where the downsampling factor is one of `attention_resolutions`, and in the middle always."""
     in_channels, width, mult, factors, heads, context_dim, blocks, last_beta = RELEASED[file]
@@ -100,6 +100,7 @@ def test_configurations_are_the_released_ones(file: str, family: Family) -> None
     assert family.config.schedule.end == last_beta
     assert family.config.schedule.start == (0.00085 if "txt2img" in file else 0.0015)
     assert family.config.schedule.betas == "scaled_linear"  # LDM's "linear"
+    assert family.averaged == ("cin256-v2" not in file and "txt2img" not in file)  # use_ema
 
 
 every_family = pytest.mark.parametrize("family", zoo.FAMILIES, ids=lambda family: family.config.name)

@@ -48,7 +48,8 @@ def small(config: FamilyConfig) -> FamilyConfig:
             encoder = dataclasses.replace(conditioner.encoder, width=24, num_layers=2, vocabulary_size=words)
             conditioner = dataclasses.replace(conditioner, encoder=encoder)
         case ClassConfig():
-            conditioner = dataclasses.replace(conditioner, width=24)
+            null = None if conditioner.null_class is None else 20
+            conditioner = dataclasses.replace(conditioner, width=24, num_classes=21, null_class=null)
         case _:
             pass
     blocks = 2 if config.unet.resample_in_blocks else 1  # where shapes tell how many there are
@@ -104,7 +105,7 @@ WORDS = torch.tensor([[101, *range(2000, 2075 - row), 102, *[0] * row] for row i
 NO_WORDS = torch.tensor([[101, 102] + [0] * 75] * BATCH)
 HALF = Region(left=0.1, top=0.2, width=0.5, height=0.6)
 LAYOUTS = [[Box(label=3, region=HALF)], [Box(label=5, region=HALF, group=True), Box(label=1, region=Region())]]
-CLASSES = [7, 993]
+CLASSES = [7, 19]
 
 
 def side(config: FamilyConfig) -> int:

@@ -119,9 +119,8 @@ def _label(box: Box, config: LayoutConfig) -> int:
 
 def _corners(region: Region, grid: int) -> tuple[int, int]:
     """Top left and bottom right, each as row * grid + column."""
-    left, top = max(region.left, 0.0), max(region.top, 0.0)
-    right, bottom = left + min(region.width, 1 - left), top + min(region.height, 1 - top)
-    return _corner(left, top, grid), _corner(right, bottom, grid)
+    last = _corner(region.left + region.width, region.top + region.height, grid)
+    return _corner(region.left, region.top, grid), last
 
 
 def _corner(x: float, y: float, grid: int) -> int:
