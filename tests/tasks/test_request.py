@@ -60,6 +60,25 @@ def test_parameters_say_how_the_picture_was_made() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("sampler", "scheduler", "shown"),
+    [
+        ("dpmpp_2m", "karras", "Sampler: DPM++ 2M, Schedule type: Karras,"),
+        ("DPM++ 2M SDE Heun", "exponential", "Sampler: DPM++ 2M SDE Heun, Schedule type: Exponential,"),
+        ("euler_ancestral", "sgm_uniform", "Sampler: Euler a, Schedule type: SGM Uniform,"),
+        ("EulerDiscreteScheduler", "linspace", "Sampler: EulerDiscreteScheduler, Schedule type: linspace,"),
+        ("tcd", "lcm", "Sampler: tcd, Schedule type: lcm,"),
+    ],
+)
+def test_parameters_show_the_names_people_know_and_the_request_keeps_its_own(
+    sampler: str, scheduler: str, shown: str
+) -> None:
+    request = Request(prompt="x", seed=5, **(RESOLVED | {"sampler": sampler, "scheduler": scheduler}))
+    made = Provenance(request=request, position=0, model="default", digest="0123456789")
+    assert shown in parameters(made)
+    assert provenance(stamp(Image.new("RGB", (8, 8)), made)).request == request
+
+
 def test_parameters_name_what_guidance_was_asked_for_and_old_pictures_still_read() -> None:
     extra = {"cfg_rescale": 0.7, "cfg_start": 0.1, "cfg_end": 0.8, "pag_scale": 3.0, "threshold": 0.995}
     made = Provenance(request=Request(seed=5, **RESOLVED, **extra), position=0, model="mine", digest="0123456789")
