@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from tintype.tasks.request import Request
 
+MODEL = "an embedded model's name, a .safetensors or .ckpt file, a folder, or a hub name"
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 
@@ -29,7 +30,8 @@ def build_parser() -> argparse.ArgumentParser:
     command = commands.add_parser("txt2img", help="a picture from a sentence")
     command.add_argument("prompt_words", nargs="?", metavar="PROMPT", help="what to show")
     add_request_flags(command)
-    command.add_argument("-m", "--model", help="an embedded model's name or a model folder (default: default)")
+    command.add_argument("-m", "--model", help=f"{MODEL} (default: default)")
+    add_loading_flags(command)
     command.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
     command.add_argument("-o", "--output", help="a .png file for one picture, or a folder (default: outputs)")
     command.add_argument("--from", dest="source", metavar="PNG", help="repeat a picture of ours, byte for byte")
@@ -55,7 +57,15 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
 
     command = commands.add_parser("info", help="what a model is")
-    command.add_argument("model", nargs="?", default="default", help="an embedded model's name or a model folder")
+    command.add_argument("model", nargs="?", default="default", help=MODEL)
+    add_loading_flags(command)
+    command.add_argument("--json", action="store_true")
+
+    command = commands.add_parser("convert", help="write a checkpoint in another layout")
+    command.add_argument("source", help=MODEL)
+    command.add_argument("target", help="a .safetensors file (LDM's layout), or a folder (diffusers' layout)")
+    command.add_argument("--layout", choices=["single", "diffusers", "tintype"], help="where the name does not say")
+    add_loading_flags(command)
     command.add_argument("--json", action="store_true")
 
     command = commands.add_parser("tokens", help="how a prompt is understood: tokens, weights, chunks, phases")
@@ -71,6 +81,14 @@ def build_parser() -> argparse.ArgumentParser:
     command = commands.add_parser("doctor", help="check this installation")
     command.add_argument("--json", action="store_true")
     return parser
+
+
+def add_loading_flags(parser: argparse.ArgumentParser) -> None:
+    """How a checkpoint is to be opened."""
+    parser.add_argument("--prediction", help="eps or v, for a file that does not tell (SD 2.x)")
+    parser.add_argument("--vae", metavar="PATH", help="an autoencoder instead of the model's own")
+    parser.add_argument("--variant", help="of the weights in a diffusers folder, such as fp16")
+    parser.add_argument("--dtype", help="float32, float16 or bfloat16 (default: float32; convert: as it is)")
 
 
 def add_request_flags(parser: argparse.ArgumentParser) -> None:

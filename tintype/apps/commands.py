@@ -41,7 +41,7 @@ def txt2img(arguments: argparse.Namespace) -> int:
     name = arguments.model or (made.model if made else "default")
     if made is not None and arguments.model is None and name not in embedded():
         raise ValueError(f"--from: {made.model} ({made.digest}) made the picture; name its folder with --model")
-    model = load(name, device=arguments.device)
+    model = _opened(arguments, name, device=arguments.device)
     if made is not None:
         _check_same_model(made, model, name)
         asked = made.request
@@ -198,8 +198,36 @@ def evaluate(arguments: argparse.Namespace) -> int:
 # info, samplers, doctor
 
 
+def _opened(arguments: argparse.Namespace, name: str, *, device: str | None = None) -> LatentDiffusion:
+    return load(
+        name,
+        device=device,
+        dtype=arguments.dtype or "float32",
+        prediction=arguments.prediction,
+        vae=arguments.vae,
+        variant=arguments.variant,
+    )
+
+
+def convert(arguments: argparse.Namespace) -> int:
+    from tintype.checkpoints.convert import convert
+
+    target = Path(arguments.target)
+    convert(
+        arguments.source,
+        target,
+        layout=arguments.layout,
+        dtype=arguments.dtype,
+        prediction=arguments.prediction,
+        vae=arguments.vae,
+        variant=arguments.variant,
+    )
+    print(target)
+    return 0
+
+
 def info(arguments: argparse.Namespace) -> int:
-    model = load(arguments.model)
+    model = _opened(arguments, arguments.model)
     config = model.config
     counts = {
         name: sum(parameter.numel() for parameter in module.parameters()) for name, module in model.networks.items()
@@ -292,6 +320,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "train": train,
     "eval": evaluate,
     "info": info,
+    "convert": convert,
     "samplers": samplers,
     "doctor": doctor,
 }
