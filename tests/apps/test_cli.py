@@ -270,6 +270,17 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.M
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_reader_that_had_enough_is_no_error() -> None:
+    """As in `tintype samplers | head -1`."""
+    command = [sys.executable, "-m", "tintype", "samplers"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait() == DONE
+
+
 def test_info_samplers_doctor_and_recipes(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["info", "--json"]) == DONE
     assert json.loads(capsys.readouterr().out)["picture"] == "64x64"

@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage (bad flags or values a request, mode
 import argparse
 import dataclasses
 import logging
+import os
 import sys
 import types
 import typing
@@ -123,10 +124,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return tokens(parsed)
         from tintype.apps import commands
 
-        return commands.COMMANDS[parsed.command](parsed)
+        code = commands.COMMANDS[parsed.command](parsed)
+        sys.stdout.flush()
+        return code
     except ValueError as error:
         print(f"tintype {parsed.command}: {error}", file=sys.stderr)
         return USAGE
+    except BrokenPipeError:  # whoever read our output had enough of it; what was to be written is written
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
     except (OSError, FloatingPointError, MemoryError) as error:
         print(f"tintype {parsed.command}: {str(error) or type(error).__name__}", file=sys.stderr)
         return FAILED

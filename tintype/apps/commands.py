@@ -256,8 +256,8 @@ def info(arguments: argparse.Namespace) -> int:
 def samplers(arguments: argparse.Namespace) -> int:
     known = {name: also_known_as(name) for name in SAMPLERS}
     listing = {
-        "samplers": _first_lines(SAMPLERS),
-        "schedulers": _first_lines(SPACINGS),
+        "samplers": _first_sentences(SAMPLERS),
+        "schedulers": _first_sentences(SPACINGS),
         "also": {name: others for name, others in known.items() if others},
         "also_schedulers": A1111_SPACINGS | COMFY_SPACINGS,
     }
@@ -276,8 +276,9 @@ def samplers(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _first_lines(entries: Mapping[str, Callable[..., object]]) -> dict[str, str]:
-    return {name: (entry.__doc__ or "").strip().splitlines()[0] for name, entry in entries.items()}
+def _first_sentences(entries: Mapping[str, Callable[..., object]]) -> dict[str, str]:
+    told = {name: " ".join((entry.__doc__ or "").split()) for name, entry in entries.items()}
+    return {name: re.split(r"(?<!et al)[.] (?=[A-Z])", text)[0].rstrip(".") for name, text in told.items()}
 
 
 def doctor(arguments: argparse.Namespace) -> int:

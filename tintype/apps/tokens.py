@@ -51,9 +51,12 @@ def tokens(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps({"prompt": arguments.prompt, "steps": arguments.steps, "phases": to_json(shown)}))
         return 0
-    for phase in shown:
-        for line in _lines(phase, arguments.steps):
+    seen: set[str] = set()
+    for phase in shown:  # an alternation has the same texts again and again
+        print(f"{phase.text!r}  (weight {phase.weight:g}, until step {phase.until} of {arguments.steps})")
+        for line in () if phase.text in seen else _lines(phase):
             print(line)
+        seen.add(phase.text)
     return 0
 
 
@@ -81,8 +84,7 @@ def _tower(reading: Reading, *, of_clip: bool) -> ShownTower:
     return ShownTower(reading.room, chunks, reading.unknown, reading.cut)
 
 
-def _lines(phase: ShownPhase, steps: int) -> Iterator[str]:
-    yield f"{phase.text!r}  (weight {phase.weight:g}, until step {phase.until} of {steps})"
+def _lines(phase: ShownPhase) -> Iterator[str]:
     for number, tower in enumerate(phase.towers, 1):
         named = f"  tower {number}" if len(phase.towers) > 1 else ""
         for place, chunk in enumerate(tower.chunks, 1):

@@ -8,7 +8,12 @@ from tintype.tasks.steering import steer
 
 
 def text_to_image(model: LatentDiffusion, request: Request, noise: Noise) -> Plan:
-    """request: resolved; one picture per seed of `noise`."""
+    """request: resolved; one picture per seed of `noise`. Raises `ValueError` for a model that needs a picture too."""
+    config = model.config
+    if extra := config.unet.in_channels - config.autoencoder.latent_channels:
+        raise ValueError(
+            f"{config.name} takes {extra} channels beside the noise, made from a picture; expected a model of text alone"
+        )
     sigmas = spaced(model, request)
     return Plan(
         x=pure_noise(model, request, noise, float(sigmas[0])),
