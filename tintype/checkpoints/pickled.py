@@ -248,12 +248,16 @@ def pickled_tensors(path: Path) -> dict[str, Stored]:
 
 
 def _by_name(root: object) -> dict[str, Described]:
-    found = root.get("state_dict", root) if isinstance(root, dict) else {}
-    return {
-        name: one
-        for name, one in cast("dict[object, object]", found).items()
-        if isinstance(name, str) and isinstance(one, Described)
-    }
+    """Where there are none, those one level down, so that a caller can say what the file looks like."""
+    found = _entries(_entries(root).get("state_dict", root))
+    inner = {f"{name}.{key}": one for name, value in found.items() for key, one in _entries(value).items()}
+    named = {name: one for name, one in found.items() if isinstance(one, Described)}
+    return named or {name: one for name, one in inner.items() if isinstance(one, Described)}
+
+
+def _entries(value: object) -> dict[str, object]:
+    entries = cast("dict[object, object]", value) if isinstance(value, dict) else {}
+    return {name: one for name, one in entries.items() if isinstance(name, str)}
 
 
 def _stored(file: BinaryIO, entry: zipfile.ZipInfo | None, name: str, one: Described) -> Stored:

@@ -1,6 +1,7 @@
 """Which family a checkpoint is of, and its networks' configurations, from the header of a file in LDM's layout."""
 
 import dataclasses
+import re
 from collections.abc import Iterable
 
 from tintype.conditioning.bert import BertConfig
@@ -44,21 +45,17 @@ KINDS: dict[str, ConditionerKind] = {  # a tensor, or the beginning of several: 
     CLASS_MAPS: "spatial",
 }
 LAYOUT_TOKENS = 92
-OTHERS = {  # what people take for checkpoints
-    "lora_unet_": "a LoRA; open the checkpoint it was made for",
-    "lora_te": "a LoRA; open the checkpoint it was made for",
-    "control_model.": "a ControlNet",
-    "model.diffusion_model.joint_blocks.": "Stable Diffusion 3, a transformer, which is not opened",
-    "model.diffusion_model.double_blocks.": "FLUX, a transformer, which is not opened",
-    "double_blocks.": "FLUX, a transformer, which is not opened",
-    "edm_mean": "Playground 2.5, whose EDM scaling is not known here",
-    "decoder.": "an autoencoder alone; give it as vae= beside a checkpoint",
-    "first_stage_model.": "an autoencoder alone; give it as vae= beside a checkpoint",
-    "string_to_param": "a textual inversion",
-    "emb_params": "a textual inversion",
-    "down_blocks.": "diffusers' U-Net alone; open the whole folder",
-    "input_blocks.": "a U-Net alone; a checkpoint has its text encoder and autoencoder too",
-    "text_model.": "a text encoder alone",
+OTHERS = {  # what people take for checkpoints, by how some of their tensors' names begin
+    r"lora_unet_|lora_te|.*[._]lora[._]": "a LoRA; open the checkpoint it was made for",
+    r"control_model\.|controlnet_": "a ControlNet",
+    r"model\.diffusion_model\.joint_blocks\.": "Stable Diffusion 3, a transformer, which is not opened",
+    r"(model\.diffusion_model\.)?double_blocks\.": "FLUX, a transformer, which is not opened",
+    r"edm_mean$": "Playground 2.5, whose EDM scaling is not known here",
+    r"(first_stage_model\.)?decoder\.": "an autoencoder alone; give it as vae= beside a checkpoint",
+    r"string_to_param\.|emb_params$|clip_[lg]$": "a textual inversion",
+    r"down_blocks\.": "diffusers' U-Net alone; open the whole folder",
+    r"input_blocks\.": "a U-Net alone; a checkpoint has its text encoder and autoencoder too",
+    r"text_model\.": "a text encoder alone",
 }
 
 
@@ -164,7 +161,7 @@ def _kind(shapes: Shapes) -> ConditionerKind:
 
 def _other(shapes: Shapes) -> str:
     for beginning, what in OTHERS.items():
-        if any(name.startswith(beginning) for name in shapes):
+        if any(re.match(beginning, name) for name in shapes):
             return f"it looks like {what}"
     some = ", ".join(sorted(shapes)[:3])
     return f"its tensors are named {some}; expected a Stable Diffusion or LDM checkpoint"

@@ -28,7 +28,8 @@ BESIDE = re.compile(
     r"|denoiser\.sigmas$|v_pred$|ztsnr$|first_stage_model\.(loss|model_ema)\.|depth_model\.|low_scale_model\."
     r"|(cond_stage_model|conditioner\.embedders\.\d)\.(.*\.)?(position_ids|logit_scale|attn_mask)$"
     r"|cond_stage_model\.model\.(text_projection$|transformer\.resblocks\.23\.)"
-    r"|cond_stage_model\.(transformer\.)?text_projection(\.weight)?$|cond_stage_model\.transformer\.to_logits\."
+    r"|(cond_stage_model|conditioner\.embedders\.0)\.(transformer\.)?text_projection(\.weight)?$"
+    r"|cond_stage_model\.transformer\.to_logits\."
     r"|cond_stage_model\.(encoder|decoder|quant_conv|post_quant_conv|quantize|loss)\."
 )
 
