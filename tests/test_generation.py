@@ -14,7 +14,7 @@ from tintype.common.rng import Noise
 from tintype.diffusion.samplers import SAMPLERS
 from tintype.families.base import LatentDiffusion
 from tintype.generation import decode, generate_each, unknown_words, warnings
-from tintype.tasks.plan import pure_noise, resolve, spaced, steering
+from tintype.tasks.plan import guidance_of, pure_noise, resolve, spaced
 
 REQUEST = {"prompt": "a green frog above a key on a yellow background", "seed": 5, "steps": 4}
 
@@ -102,7 +102,7 @@ def test_shares_of_the_steps_are_the_steps_guided(
 ) -> None:
     request = resolve(model, tintype.Request(cfg_scale=3.0, cfg_start=start, cfg_end=end, steps=10))
     sigmas = spaced(model, request)
-    guidance = steering(request, sigmas)
+    guidance = guidance_of(request, sigmas)
     acts = [index for index, sigma in enumerate(sigmas[:-1].tolist()) if guidance.end < sigma <= guidance.start]
     assert acts == list(guided)
 

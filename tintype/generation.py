@@ -21,7 +21,7 @@ from tintype.diffusion.samplers.euler import euler
 from tintype.diffusion.step import Step
 from tintype.families.base import LatentDiffusion
 from tintype.tasks.infotext import Provenance, stamp
-from tintype.tasks.plan import Plan, chosen, heard, resolve, steering
+from tintype.tasks.plan import Plan, chosen, guidance_of, heard, resolve
 from tintype.tasks.request import Request
 from tintype.tasks.steering import in_turn, wordings
 from tintype.tasks.text_to_image import text_to_image
@@ -92,7 +92,7 @@ def _rows(cond: Conditioning, count: int) -> Conditioning:
 
 
 def _guided(denoiser: Denoiser, request: Request, plan: Plan) -> Denoise:
-    guidance = steering(request, plan.sigmas)
+    guidance = guidance_of(request, plan.sigmas)
     stages = [guided(denoiser, stage.conds, stage.uncond, guidance) for stage in plan.steering.stages]
     return in_turn(stages, plan.steering.turns)
 
@@ -103,7 +103,8 @@ def _walk(model: LatentDiffusion, request: Request, plan: Plan, noise: Noise) ->
         denoise = plan.wrap(_guided(denoiser, request, plan))
         preset = chosen(model, request)
         eta = preset.eta if request.eta is None else request.eta
-        walk = sampler(preset.sampler, model.denoiser.schedule, eta=eta)
+        averaged = denoiser.scaling if preset.averages == "prediction" else None
+        walk = sampler(preset.sampler, model.denoiser.schedule, eta=eta, averaged=averaged)
         steps = walk(denoise, plan.x, plan.sigmas, noise)
     while True:  # inference mode is entered anew for each step, so that it never leaks to the caller between two
         with torch.inference_mode():

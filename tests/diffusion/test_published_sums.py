@@ -4,7 +4,6 @@ Numbers and set-up of huggingface/diffusers, tests/schedulers/test_scheduler_*.p
 and 345a94f). Their tolerances: 1e-2 of a sum, 1e-3 of a mean; a ten-thousandth of large sums, which float32 rounds.
 
 Not expressed here, and why:
-- pndm with v (67.3986): it averages what the network says, ours eps.
 - ddim_inverse with v (1394.2185): it clips x0 (to 1, which only v exceeds here) and keeps eps; ours takes eps anew.
 - unipc: its last step, to the least level, is of first order; ours lowers the order only where a step ends at zero.
 - lms with noise (27663.6895): it begins in the middle with the weights of four slopes, and has but one.
@@ -103,6 +102,7 @@ class Row:
         fed: list[bool] = []
         options: dict[str, object] = {"schedule": self.schedule} if takes(self.sampler, "schedule") else {}
         options |= {} if self.eta is None else {"eta": self.eta}
+        options |= {"averaged": SCALINGS[self.prediction]} if takes(self.sampler, "averaged") else {}
 
         def shrink(x: Tensor, sigma: float) -> None:
             if self.scaled and sigma > 0:  # in place: the sampler goes on from there
@@ -159,6 +159,7 @@ ROWS = {
     "ddpm v": Row(expected=202.0296, sampler="ddpm", spacing=every, prediction="v", wrap=clipped),
     "ddpm noise": Row(expected=387.9466, sampler="ddpm", spacing=every, begin=998, wrap=clipped),
     "pndm": Row(expected=198.1318, sampler="pndm", spacing=from_zero, last=HO.sigma_min),
+    "pndm v": Row(expected=67.3986, sampler="pndm", spacing=from_zero, last=HO.sigma_min, prediction="v"),
     "pndm to one": Row(expected=230.0399, sampler="pndm", spacing=from_zero, schedule=LATE),
     "pndm to least": Row(expected=186.9482, sampler="pndm", spacing=from_zero, schedule=LATE, last=LATE.sigma_min),
     "dpm_multi": Row(expected=0.3301, sampler="dpmpp_2m", mean=True, **OPEN),

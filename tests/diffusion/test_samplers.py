@@ -266,7 +266,7 @@ class Case:
     def start(self) -> Tensor:
         return normal(2, 4, 6, 6) * float(1 + self.sigmas[0] ** 2) ** 0.5
 
-    def ours(self, name: str, **options: float) -> tuple[list[Tensor], list[Tensor]]:
+    def ours(self, name: str, **options: object) -> tuple[list[Tensor], list[Tensor]]:
         """x after each step, and noise for theirs: what ours drew, zeros where it drew none."""
         denoiser = Denoiser(lambda x, t, context, vector: network(x, t), SD, SCALINGS[self.prediction])
         noise, x = Recorded(Noise([5, 6])), self.start.float()
@@ -386,14 +386,20 @@ def noise_said(case: Case) -> Network:
 
 
 @cases(STRIDES)
-def test_plms_equals_pndm(case: Case) -> None:
-    """PNDM averages what the network says, so it is PLMS only of eps; Stability's own PLMS turns v into eps first."""
-
+def test_plms_of_eps_equals_pndm_of_eps(case: Case) -> None:
+    """Stability's own PLMS turns v into eps first."""
     mine, _ = case.ours("plms")
     theirs = Case(case.spacing, case.steps, "eps").scheduler(
         diffusers.PNDMScheduler, skip_prk_steps=True, set_alpha_to_one=True
     )
     same(mine, from_unit(theirs, case.start.float(), case.sigmas, answer=noise_said(case)))
+
+
+@cases(STRIDES)
+def test_plms_of_what_a_network_predicts_equals_diffusers_pndm(case: Case) -> None:
+    mine, _ = case.ours("plms", averaged=SCALINGS[case.prediction])
+    theirs = case.scheduler(diffusers.PNDMScheduler, skip_prk_steps=True, set_alpha_to_one=True)
+    same(mine, from_unit(theirs, case.start.float(), case.sigmas))
 
 
 @pytest.mark.parametrize("to_zero", [True, False], ids=["to 0", "to the first training step"])
@@ -486,11 +492,16 @@ def test_deis_equals_diffusers(case: Case) -> None:
 
 
 @cases([("leading", 20), ("leading", 50), ("leading", 10)])
-def test_pndm_equals_diffusers(case: Case) -> None:
-    mine, _ = case.ours("pndm")
-    theirs = Case(case.spacing, case.steps, "eps").scheduler(diffusers.PNDMScheduler, set_alpha_to_one=True)
-    outcome = from_unit(theirs, case.start.float(), case.sigmas, answer=noise_said(case))
-    same(mine[3:], outcome[3:])
+@pytest.mark.parametrize("of", ["eps", "prediction"])
+def test_pndm_equals_diffusers(case: Case, of: str) -> None:
+    if of == "prediction":
+        mine, _ = case.ours("pndm", averaged=SCALINGS[case.prediction])
+        theirs, answer = case.scheduler(diffusers.PNDMScheduler, set_alpha_to_one=True), network
+    else:
+        mine, _ = case.ours("pndm")
+        theirs = Case(case.spacing, case.steps, "eps").scheduler(diffusers.PNDMScheduler, set_alpha_to_one=True)
+        answer = noise_said(case)
+    same(mine[3:], from_unit(theirs, case.start.float(), case.sigmas, answer=answer)[3:])
 
 
 @cases([("lcm", 4), ("lcm", 8), ("lcm", 50)])

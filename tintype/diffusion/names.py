@@ -32,7 +32,7 @@ def _as(preset: Preset, sampler: str) -> Preset:
 DIFFUSERS = {
     "DDIMScheduler": Preset(sampler="ddim", scheduler="leading", last="least"),
     "DDPMScheduler": Preset(sampler="ddpm", scheduler="leading"),
-    "PNDMScheduler": Preset(sampler="plms", scheduler="leading", last="least"),
+    "PNDMScheduler": Preset(sampler="plms", scheduler="leading", last="least", averages="prediction"),
     "EulerDiscreteScheduler": _EULER,
     "EulerAncestralDiscreteScheduler": _as(_EULER, "euler_ancestral"),
     "HeunDiscreteScheduler": _as(_EULER, "heun"),
@@ -50,7 +50,7 @@ DIFFUSERS = {
 # that diffusers has not
 _OURS = {
     **{preset.sampler: preset for preset in DIFFUSERS.values()},
-    "pndm": Preset(sampler="pndm", scheduler="leading", last="least"),
+    "pndm": Preset(sampler="pndm", scheduler="leading", last="least", averages="prediction"),
     "ipndm": Preset(sampler="ipndm", scheduler="leading"),
     "dpmpp_2m_sde": _as(_MULTISTEP, "dpmpp_2m_sde"),
     "dpmpp_2m_sde_heun": Preset(sampler="dpmpp_2m_sde_heun", scheduler="exponential"),

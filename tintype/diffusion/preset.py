@@ -23,7 +23,8 @@ class Preset:
     that of noise alone, of signal and noise together ("whole"), or of noise alone only where the first level is the
     noisiest. whole: spacings of which the network is told whole training steps. last: where the last step leads: to
     zero, to the schedule's least level, or nowhere ("stop": the level above is the end). skipped: the last level above
-    zero is left out, and one more taken before (k-diffusion's `discard_next_to_last_sigma`).
+    zero is left out, and one more taken before (k-diffusion's `discard_next_to_last_sigma`). averages: what a multistep
+    mean is taken of, where a sampler leaves the choice: eps, or the network's own prediction.
     """
 
     sampler: str
@@ -35,6 +36,7 @@ class Preset:
     whole: Mapping[str, Whole] = field(default_factory=dict[str, Whole])
     last: Literal["zero", "least", "stop"] = "zero"
     skipped: bool = False
+    averages: Literal["eps", "prediction"] = "eps"
 
     def levels(self, schedule: Schedule, scheduler: str, steps: int) -> Tensor:
         """The noise levels of so many steps; float64. Raises `ValueError` where there are not so many."""

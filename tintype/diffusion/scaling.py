@@ -5,6 +5,7 @@ prediction type needs a formula of its own.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
@@ -55,3 +56,28 @@ def edm(sigma: Tensor) -> Coefficients:
 
 
 SCALINGS: dict[Prediction, Scaling] = {"eps": eps, "v": v, "x0": x0, "flow": flow, "edm": edm}
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What a network of this scaling says at x (B C h w, of a level above 0), from x0 and to the slope dx/dsigma.
+    Of `eps` both are the slope."""
+
+    scaling: Scaling
+    x: Tensor
+    sigma: float
+
+    def of(self, denoised: Tensor) -> Tensor:
+        """The answer that means this x0."""
+        skip, out, _ = self._coefficients
+        return (denoised - skip * self.x) / out
+
+    def slope(self, answer: Tensor) -> Tensor:
+        """(x - x0) / sigma of an answer."""
+        skip, out, _ = self._coefficients
+        return (1 - skip) / self.sigma * self.x - out / self.sigma * answer
+
+    @property
+    def _coefficients(self) -> tuple[float, float, float]:
+        skip, out, into = (float(one) for one in self.scaling(torch.tensor(self.sigma, dtype=torch.float64)))
+        return skip, out, into

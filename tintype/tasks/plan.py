@@ -102,7 +102,7 @@ def _check_side(name: str, side: int, factor: int) -> None:
         raise ValueError(f"{name} {side} is not a multiple of {factor}; use {low} or {low + factor}")
 
 
-def steering(request: Request, sigmas: Tensor) -> Guidance:
+def guidance_of(request: Request, sigmas: Tensor) -> Guidance:
     """The guidance a resolved request asks for; its share of the steps as noise levels of these."""
     assert request.cfg_scale is not None
     levels: list[float] = sigmas.tolist()

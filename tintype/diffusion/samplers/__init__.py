@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import cast
 
 from tintype.common.registry import functions_of, pick
+from tintype.diffusion.scaling import Scaling
 from tintype.diffusion.schedule import Schedule
 from tintype.diffusion.step import Step
 
@@ -23,10 +24,12 @@ def takes(name: str, option: str) -> bool:
     return option in pick("sampler", name, SAMPLERS).__annotations__
 
 
-def sampler(name: str, schedule: Schedule, *, eta: float | None = None) -> Sampler:
+def sampler(name: str, schedule: Schedule, *, eta: float | None = None, averaged: Scaling | None = None) -> Sampler:
     """The sampler of this name, (denoise, x, sigmas, noise) being all that is left to give; those that walk the time of
-    a schedule have it. Raises `ValueError` with the nearest names."""
+    a schedule have it. None leaves a sampler its own. Raises `ValueError` with the nearest names."""
     options: dict[str, object] = {"schedule": schedule} if takes(name, "schedule") else {}
+    if averaged is not None:
+        options["averaged"] = averaged
     if eta is not None:
         options["eta"] = eta
     return functools.partial(SAMPLERS[name], **options)

@@ -8,28 +8,30 @@ from numpy.polynomial import polynomial
 from torch import Tensor
 
 from tintype.diffusion.denoiser import Denoise
+from tintype.diffusion.scaling import Answers, Scaling, eps
 from tintype.diffusion.step import Normal, Step
 
 ADAMS_BASHFORTH = ((1.0,), (3 / 2, -1 / 2), (23 / 12, -16 / 12, 5 / 12), (55 / 24, -59 / 24, 37 / 24, -9 / 24))
 
 
-def plms(denoise: Denoise, x: Tensor, sigmas: Tensor, noise: Normal) -> Iterator[Step]:
+def plms(denoise: Denoise, x: Tensor, sigmas: Tensor, noise: Normal, *, averaged: Scaling = eps) -> Iterator[Step]:
     """PLMS (Liu et al. 2022, eq. 12): Adams-Bashforth weights for equal steps, up to fourth order.
 
-    The first step is tried, looked at from its end and taken again with the mean slope (Stable Diffusion's choice).
-    It is eps that is averaged, as there; diffusers' PNDM averages the network's output, which differs for v.
+    The first step is tried, looked at from its end and taken again with the mean answer (Stable Diffusion's choice).
+    `averaged`: which answer of a network is averaged, eps or, as in diffusers' PNDM, what it predicts itself.
     """
     levels: list[float] = sigmas.tolist()
-    slopes: list[Tensor] = []  # newest first
+    known: list[Tensor] = []  # newest first
     for index, (sigma, to) in enumerate(itertools.pairwise(levels)):
         denoised = denoise(x, sigma)
-        slopes = [(x - denoised) / sigma, *slopes[:3]]
+        answers = Answers(averaged, x, sigma)
+        known = [answers.of(denoised), *known[:3]]
         if index == 0 and to > 0:
-            guess = x + (to - sigma) * slopes[0]
-            slope = (slopes[0] + (guess - denoise(guess, to)) / to) / 2
+            guess = x + (to - sigma) * answers.slope(known[0])
+            answer = (known[0] + Answers(averaged, guess, to).of(denoise(guess, to))) / 2
         else:
-            slope = _weighted(slopes, ADAMS_BASHFORTH[len(slopes) - 1])
-        x = x + (to - sigma) * slope
+            answer = _weighted(known, ADAMS_BASHFORTH[len(known) - 1])
+        x = x + (to - sigma) * answers.slope(answer)
         yield Step(index, len(levels) - 1, to, x, denoised)
 
 

@@ -7,32 +7,36 @@ import torch
 from torch import Tensor
 
 from tintype.diffusion.denoiser import Denoise
+from tintype.diffusion.scaling import Answers, Scaling, eps
 from tintype.diffusion.schedule import Schedule
 from tintype.diffusion.step import Normal, Step
 
 
-def pndm(denoise: Denoise, x: Tensor, sigmas: Tensor, noise: Normal, *, schedule: Schedule) -> Iterator[Step]:
+def pndm(
+    denoise: Denoise, x: Tensor, sigmas: Tensor, noise: Normal, *, schedule: Schedule, averaged: Scaling = eps
+) -> Iterator[Step]:
     """F-PNDM, algorithm 1: three steps of classical Runge-Kutta (four evaluations each, the middle ones half-way in the
-    time of `schedule`), then Adams-Bashforth weights for equal steps. Four steps at least."""
+    time of `schedule`), then Adams-Bashforth weights for equal steps. Four steps at least. `averaged` as in `plms`."""
     levels: list[float] = sigmas.tolist()
-    slopes: list[Tensor] = []  # newest first
+    known: list[Tensor] = []  # newest first
     for index, (sigma, to) in enumerate(itertools.pairwise(levels)):
         denoised = denoise(x, sigma)
-        slope = (x - denoised) / sigma
-        slopes = [slope, *slopes[:3]]
+        answers = Answers(averaged, x, sigma)
+        answer = answers.of(denoised)
+        known = [answer, *known[:3]]
         if index < 3 and to > 0:
             halfway = _halfway(schedule, sigma, to)
 
-            def at(level: float, slope: Tensor, start: Tensor = x, sigma: float = sigma) -> Tensor:
-                guess = start + (level - sigma) * slope
-                return (guess - denoise(guess, level)) / level
+            def at(level: float, answer: Tensor, start: Answers = answers) -> Tensor:
+                guess = start.x + (level - start.sigma) * start.slope(answer)
+                return Answers(averaged, guess, level).of(denoise(guess, level))
 
-            second = at(halfway, slope)
+            second = at(halfway, answer)
             third = at(halfway, second)
-            slope = (slope + 2 * second + 2 * third + at(to, third)) / 6
+            answer = (answer + 2 * second + 2 * third + at(to, third)) / 6
         elif index >= 3:
-            slope = (55 * slopes[0] - 59 * slopes[1] + 37 * slopes[2] - 9 * slopes[3]) / 24
-        x = x + (to - sigma) * slope
+            answer = (55 * known[0] - 59 * known[1] + 37 * known[2] - 9 * known[3]) / 24
+        x = x + (to - sigma) * answers.slope(answer)
         yield Step(index, len(levels) - 1, to, x, denoised)
 
 
