@@ -196,6 +196,12 @@ def test_a_file_without_autoencoder_asks_for_one(sd1: Made, tmp_path: Path) -> N
 # Refusals
 
 
+def test_a_file_without_text_encoder_is_refused(sd1: Made, tmp_path: Path) -> None:
+    """It is not a model that nothing steers."""
+    with pytest.raises(ValueError, match="it has no text encoder, whose context its U-Net reads"):
+        tintype.load(sd1.saved(tmp_path, without(CLIP)))
+
+
 def test_the_first_tensors_that_are_missing_or_unexpected_are_named(sd1: Made, tmp_path: Path) -> None:
     """And the family that the file was taken for."""
     gone = f"{UNET}middle_block.1.norm.weight"

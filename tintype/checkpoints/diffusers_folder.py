@@ -147,7 +147,7 @@ def read_pipeline(folder: Path) -> Pipeline:
     """Raises `ValueError` for a folder without an index, a U-Net or an autoencoder."""
     settings = _json(folder / INDEX)
     autoencoder = "vae" if (folder / "vae").is_dir() else "vqvae"
-    towers = [name for name in ("text_encoder", "text_encoder_2") if (folder / name).is_dir()]
+    towers = [name for name in ("text_encoder", "text_encoder_2") if _has(settings, name)]
     return Pipeline(
         folder=folder,
         settings=settings,
@@ -155,8 +155,14 @@ def read_pipeline(folder: Path) -> Pipeline:
         autoencoder=_component(folder / autoencoder),
         scheduler=Component(folder / "scheduler", _json(folder / "scheduler" / "scheduler_config.json")),
         towers=tuple(_component(folder / name) for name in towers),
-        bert=_component(folder / "bert") if (folder / "bert").is_dir() else None,
+        bert=_component(folder / "bert") if _has(settings, "bert") else None,
     )
+
+
+def _has(settings: Config, part: str) -> bool:
+    """Whether the index names a class for it; an absent part is there as [null, null] or not at all."""
+    entry = settings.get(part)
+    return isinstance(entry, list) and any(one is not None for one in entry)
 
 
 def _fill(filling: Filling, variant: str | None, device: str) -> tuple[Path, ...]:
@@ -206,8 +212,11 @@ def family_config(
     if first_stage is not None:
         autoencoder, space = first_stage.network.config, first_stage.space or space
     schedule, said = schedule_from(pipeline.scheduler.config)
+    kind = _kind(pipeline, projection)
+    if unet.context_dim is not None and kind == "none":
+        raise ValueError("unet reads a context, and the index names no text encoder that would give it one")
     found = Tells(
-        conditioner=_kind(pipeline, projection),
+        conditioner=kind,
         extra_channels=unet.in_channels - autoencoder.latent_channels,
         codebook=autoencoder.codebook_size is not None,
         levels=len(autoencoder.mult),

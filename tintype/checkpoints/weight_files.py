@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import cast
 
 WEIGHTS = re.compile(
-    r"(?:diffusion_pytorch_model|pytorch_model|model)((?:\.[^.]+)??)\.(safetensors|bin)(\.index(?:\.[^.]+)?\.json)?"
+    r"(?:diffusion_pytorch_model|pytorch_model|model)((?:\.(?![^.]*-of-)[^.]+)??)\.(safetensors|bin)"
+    r"(\.index(?:\.[^.]+)?\.json)?"
 )
 
 
@@ -52,7 +53,9 @@ def shards_of(index: Path) -> Sequence[str]:
         shards = sorted({str(name) for name in content["weight_map"].values()})
     except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise ValueError(f"{index} is damaged ({error}); copy or download it again") from error
+    if not shards:
+        raise ValueError(f"{index} is damaged: it names no files; copy or download it again")
     for name in shards:
-        if Path(name).name != name:
+        if Path(name).name != name or name == "..":
             raise ValueError(f"{index} names {name!r}; expected files beside it")
     return shards

@@ -64,6 +64,8 @@ def check_whole(shapes: Shapes, *, autoencoder: bool) -> None:
     (when `autoencoder` is wanted) its first stage."""
     if ENTRANCE not in shapes or "edm_mean" in shapes:
         raise ValueError(f"no U-Net of Stable Diffusion ({ENTRANCE}): {_other(shapes)}")
+    if _kind(shapes) == "none" and any(name.endswith("attn2.to_k.weight") for name in shapes):
+        raise ValueError("it has no text encoder, whose context its U-Net reads; expected a whole checkpoint")
     if autoencoder and f"{AUTOENCODER}post_quant_conv.weight" not in shapes:
         raise ValueError("it has no autoencoder; give one beside it as vae=, --vae at the command line")
 
