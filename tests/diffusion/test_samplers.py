@@ -72,7 +72,9 @@ CLAIMS = {
     "pndm": Claim(2, exact=3, calls=lambda n: n + 9),
     "restart": Claim(None, calls=lambda n: 2 * n - 1, own=True),
     "tcd": Claim(None, distilled=True),
-    "unipc": Claim(3, exact=0),
+    "unipc": Claim(2, exact=0),
+    "unipc_bh1": Claim(2, exact=0),
+    "unipc_bh2": Claim(2, exact=0),
 }
 
 
@@ -479,9 +481,30 @@ OPEN = [("linspace_open", 10), ("linspace_open", 28), ("trailing", 7), ("trailin
 
 
 @cases(OPEN)
-def test_unipc_equals_diffusers(case: Case) -> None:
-    mine, _ = case.ours("unipc")
-    same(mine, from_unit(case.scheduler(diffusers.UniPCMultistepScheduler), case.start.float(), case.sigmas))
+@pytest.mark.parametrize("last", [0.0, SD.sigma_min], ids=["to 0", "to the least level"])
+@pytest.mark.parametrize(
+    ("name", "order", "kind"), [("unipc", 2, "bh2"), ("unipc_bh1", 3, "bh1"), ("unipc_bh2", 3, "bh2")]
+)
+def test_unipc_equals_diffusers(case: Case, name: str, order: int, kind: str, last: float) -> None:
+    case = dataclasses.replace(case, last=last)
+    mine, _ = case.ours(name)
+    final = "sigma_min" if last else "zero"
+    theirs = case.scheduler(
+        diffusers.UniPCMultistepScheduler, solver_order=order, solver_type=kind, final_sigmas_type=final
+    )
+    same(mine, from_unit(theirs, case.start.float(), case.sigmas))
+
+
+@pytest.mark.parametrize("name", ["unipc", "unipc_bh1", "unipc_bh2"])
+def test_unipc_is_of_third_order_at_least_before_its_end(name: str) -> None:
+    """The last step, first order and uncorrected, is what makes the whole a second-order method."""
+
+    def error(steps: int) -> float:
+        x = FOUR.mean + normal(1, 1, 1, 4, seed=3) * (FOUR.std**2 + 14.0**2).sqrt()
+        step = sampled(name, FOUR.denoise, x, falling(14.0, 0.05, steps))[steps - 1 - steps // 10]
+        return float((step.x - FOUR.carried(x, 14.0, step.sigma)).abs().max())
+
+    assert math.log2(error(400) / error(800)) > 2.85
 
 
 @cases(OPEN)
