@@ -138,6 +138,8 @@ SPACINGS = {  # DDIM, DDPM and PNDM are right in strides of 1000 // steps alone
     "DDPMScheduler": ("leading", "trailing"),
     "PNDMScheduler": ("leading", "trailing"),
     "EulerAncestralDiscreteScheduler": ("leading", "trailing", "linspace"),
+    "DPMSolverSinglestepScheduler": ("linspace", "karras", "exponential", "beta"),
+    "DPMSolverMultistepScheduler": (*EULER, "lu_lambdas"),
     "LCMScheduler": (),
     "TCDScheduler": (),
 }
@@ -147,7 +149,8 @@ OF_OURS: dict[str, tuple[type[diffusers.SchedulerMixin], dict[str, object]]] = {
     "pndm": (diffusers.PNDMScheduler, {"skip_prk_steps": False}),
 }
 CASES = [(name, spacing, 10) for name in DIFFUSERS for spacing in (None, *SPACINGS.get(name, EULER))]
-CASES += [(name, None, 20) for name in DIFFUSERS if "Multistep" in name]  # some lower their order below 15 alone
+CASES += [("DPMSolverSinglestepScheduler", None, 11)]
+CASES += [(name, None, 20) for name in DIFFUSERS if "step" in name]  # some lower their order below 15 alone
 predictions = pytest.mark.parametrize("prediction", ["eps", "v"])
 
 
@@ -155,7 +158,8 @@ def settings_of(spacing: str | None) -> dict[str, object]:
     if spacing is None:
         return {}
     named = spacing in ("leading", "trailing", "linspace")
-    return {"timestep_spacing": spacing} if named else {f"use_{spacing}_sigmas": True}
+    flag = "use_lu_lambdas" if spacing == "lu_lambdas" else f"use_{spacing}_sigmas"
+    return {"timestep_spacing": spacing} if named else {flag: True}
 
 
 @predictions

@@ -59,6 +59,7 @@ CLAIMS = {
     "dpmpp_2m": Claim(2, exact=0),
     "dpmpp_2m_sde": Claim(None),
     "dpmpp_2m_sde_heun": Claim(None),
+    "dpmpp_2s": Claim(2, exact=0),
     "dpmpp_2s_ancestral": Claim(None, calls=lambda n: 2 * n - 1),
     "dpmpp_3m_sde": Claim(None),
     "dpmpp_sde": Claim(None, calls=lambda n: 2 * n - 1),
@@ -478,6 +479,22 @@ def test_brownian_noise_is_that_of_diffusers() -> None:
 
 
 OPEN = [("linspace_open", 10), ("linspace_open", 28), ("trailing", 7), ("trailing", 12)]
+
+
+@cases([("linspace_open", 10), ("linspace_open", 27), ("karras", 12), ("karras", 11)])
+@pytest.mark.parametrize("last", [0.0, SD.sigma_min], ids=["to 0", "to the least level"])
+def test_dpmpp_2s_equals_diffusers(case: Case, last: float) -> None:
+    case = dataclasses.replace(case, last=last)
+    mine, _ = case.ours("dpmpp_2s")
+    theirs = diffusers.DPMSolverSinglestepScheduler(
+        **STABLE,
+        prediction_type=NAMES[case.prediction],
+        use_karras_sigmas=case.spacing == "karras",
+        final_sigmas_type="sigma_min" if last else "zero",
+    )
+    theirs.set_timesteps(case.steps)
+    theirs.timesteps = SD.t(case.sigmas[:-1])  # of karras' levels theirs rounds them
+    same(mine, from_unit(theirs, case.start.float(), case.sigmas))
 
 
 @cases(OPEN)

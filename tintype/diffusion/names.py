@@ -17,10 +17,15 @@ Conventions = Literal["plain", "diffusers"]
 
 # diffusers 0.42: the classes' own choices, and set_alpha_to_one false as Stable Diffusion's scheduler files have it.
 # Euler's kin do not round linspace. The multistep solvers take the first of steps + 1, and tell the network whole steps
-# (which only some of them round before they cut).
+# (which only some of them round before they cut). The singlestep solver knows no other spacing of training steps.
 _EULER = Preset(sampler="euler", scheduler="linspace", means={"linspace": "uniform"}, start="noise at the top")
 _OPEN = {"linspace": "linspace_open", "leading": "leading_open"}
-_WHOLE: dict[str, Whole] = {"karras": "rounded", "exponential": "floored", "beta": "floored"}
+_WHOLE: dict[str, Whole] = {
+    "karras": "rounded",
+    "lu_lambdas": "rounded",
+    "exponential": "floored",
+    "beta": "floored",
+}
 _MULTISTEP = Preset(sampler="dpmpp_2m", scheduler="linspace", means=_OPEN, whole=_WHOLE)
 _DPM2 = dataclasses.replace(_EULER, whole={"karras": "rounded"})
 
@@ -41,6 +46,7 @@ DIFFUSERS = {
     "KDPM2AncestralDiscreteScheduler": _as(_DPM2, "dpm_2_ancestral"),
     "DPMSolverSDEScheduler": _as(_EULER, "dpmpp_sde"),
     "DPMSolverMultistepScheduler": _MULTISTEP,
+    "DPMSolverSinglestepScheduler": dataclasses.replace(_MULTISTEP, sampler="dpmpp_2s", firm=True),
     "UniPCMultistepScheduler": _as(_MULTISTEP, "unipc"),
     "DEISMultistepScheduler": dataclasses.replace(_MULTISTEP, sampler="deis", last="least"),
     "LCMScheduler": Preset(sampler="lcm", scheduler="lcm", firm=True),

@@ -83,6 +83,12 @@ def exponential(schedule: Schedule, steps: int) -> Tensor:
     return _ending_in_zero(_strides(math.log(schedule.sigma_max), math.log(schedule.sigma_min), steps).exp())
 
 
+def lu_lambdas(schedule: Schedule, steps: int) -> Tensor:
+    """`exponential` under the name it has where it comes from (Lu et al. 2022, section 3.4), and in diffusers, which
+    tells networks other times for it."""
+    return exponential(schedule, steps)
+
+
 def polyexponential(schedule: Schedule, steps: int, *, rho: float = 1.0) -> Tensor:
     """Strides of log sigma that shorten (rho above 1) or lengthen toward the end; rho 1 is `exponential`."""
     low, high = math.log(schedule.sigma_min), math.log(schedule.sigma_max)
@@ -155,6 +161,7 @@ SPACINGS: dict[str, Spacing] = {
     "uniform": uniform,
     "karras": karras,
     "exponential": exponential,
+    "lu_lambdas": lu_lambdas,
     "polyexponential": polyexponential,
     "beta": beta,
     "beta_steps": beta_steps,

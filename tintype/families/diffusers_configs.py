@@ -20,7 +20,12 @@ T = TypeVar("T")
 Config = Mapping[str, Json]
 
 BETAS: dict[str, Betas] = {"linear": "linear", "scaled_linear": "scaled_linear", "squaredcos_cap_v2": "cosine"}
-SPACING_FLAGS = {"use_karras_sigmas": "karras", "use_exponential_sigmas": "exponential", "use_beta_sigmas": "beta"}
+SPACING_FLAGS = {
+    "use_karras_sigmas": "karras",
+    "use_lu_lambdas": "lu_lambdas",
+    "use_exponential_sigmas": "exponential",
+    "use_beta_sigmas": "beta",
+}
 PREDICTIONS: dict[str, Prediction] = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
 
 # The only values that our networks have, by field; a config that does not mention one has it

@@ -10,6 +10,23 @@ from tintype.diffusion.denoiser import Denoise
 from tintype.diffusion.step import Normal, Step, ancestral
 
 
+def dpmpp_2s(denoise: Denoise, x: Tensor, sigmas: Tensor, noise: Normal) -> Iterator[Step]:
+    """DPM-Solver++(2S) on given levels, two by two: the first is a guess, at which the step over both takes its second
+    look (diffusers' singlestep solver). A level left over, and a step to zero, are of first order."""
+    levels: list[float] = sigmas.tolist()
+    begun: tuple[float, Tensor, Tensor] | None = None  # of a step over two levels: where it began, x and x0 there
+    for index, (sigma, to) in enumerate(itertools.pairwise(levels)):
+        denoised = denoise(x, sigma)
+        if begun and to > 0:
+            first, start, base = begun
+            part = math.log(first / sigma) / math.log(first / to)
+            x, begun = _toward(base + (denoised - base) / (2 * part), start, to / first), None
+        else:
+            begun = (sigma, x, denoised)
+            x = _toward(denoised, x, to / sigma) if to > 0 else denoised
+        yield Step(index, len(levels) - 1, to, x, denoised)
+
+
 def dpmpp_2s_ancestral(
     denoise: Denoise, x: Tensor, sigmas: Tensor, noise: Normal, *, eta: float = 1.0
 ) -> Iterator[Step]:
