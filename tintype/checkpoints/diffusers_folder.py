@@ -147,7 +147,7 @@ def read_pipeline(folder: Path) -> Pipeline:
     """Raises `ValueError` for a folder without an index, a U-Net or an autoencoder."""
     settings = _json(folder / INDEX)
     autoencoder = "vae" if (folder / "vae").is_dir() else "vqvae"
-    towers = [name for name in ("text_encoder", "text_encoder_2") if _has(settings, name)]
+    towers = [name for name in ("text_encoder", "text_encoder_2") if names_class(settings, name)]
     return Pipeline(
         folder=folder,
         settings=settings,
@@ -155,11 +155,11 @@ def read_pipeline(folder: Path) -> Pipeline:
         autoencoder=_component(folder / autoencoder),
         scheduler=Component(folder / "scheduler", _json(folder / "scheduler" / "scheduler_config.json")),
         towers=tuple(_component(folder / name) for name in towers),
-        bert=_component(folder / "bert") if _has(settings, "bert") else None,
+        bert=_component(folder / "bert") if names_class(settings, "bert") else None,
     )
 
 
-def _has(settings: Config, part: str) -> bool:
+def names_class(settings: Config, part: str) -> bool:
     """Whether the index names a class for it; an absent part is there as [null, null] or not at all."""
     entry = settings.get(part)
     return isinstance(entry, list) and any(one is not None for one in entry)

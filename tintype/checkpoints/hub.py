@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tintype.checkpoints.diffusers_folder import INDEX, names_class, read_pipeline
 from tintype.checkpoints.weight_files import chosen, weight_files
 
 if TYPE_CHECKING:
@@ -16,7 +17,6 @@ log = logging.getLogger(__name__)
 
 REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 FILE = re.compile(rf"({REPOSITORY.pattern})/(.+\.(?:safetensors|ckpt|pt|pth|bin))")
-INDEX = "model_index.json"
 NETWORKS = ("unet", "vae", "vqvae", "text_encoder", "text_encoder_2", "bert")
 CONFIGURATIONS = [
     "*.json",
@@ -46,7 +46,7 @@ def fetched(name: str, *, variant: str | None = None) -> Path:
     try:
         if file:
             return Path(hf_hub_download(file[1], file[2], local_files_only=True))
-        cached = Path(snapshot_download(name, local_files_only=True))
+        cached = Path(snapshot_download(name, allow_patterns=[INDEX], local_files_only=True))
         if _whole(cached, variant):
             return cached
     except LocalEntryNotFoundError:
@@ -93,20 +93,25 @@ def _weights(part: str, names: Sequence[str], variant: str | None) -> list[str]:
     if not found.endswith(".json"):
         return [f"{part}/{found}"]
     stem, kind = found.split(".")[0], "safetensors" if ".safetensors." in found else "bin"
-    return [f"{part}/{found}", f"{part}/{stem}*-of-*.{kind}"]
+    of = found.split(".index")[1].removesuffix(".json")  # shards of a variant were once named the other way round
+    return [
+        f"{part}/{one}" for one in (found, f"{stem}{of}-?????-of-?????.{kind}", f"{stem}-?????-of-?????{of}.{kind}")
+    ]
 
 
 def _whole(folder: Path, variant: str | None) -> bool:
-    """Whether each network that a cached folder has configured has its weights."""
-    if not (folder / INDEX).is_file():
-        return False
+    """Whether all that a cached folder's index names and we need is there."""
     try:
-        for part in NETWORKS:
-            if (folder / part / "config.json").is_file():
-                weight_files(folder / part, variant)
+        pipeline = read_pipeline(folder)
+        for part in (pipeline.unet, pipeline.autoencoder, *pipeline.towers, *filter(None, (pipeline.bert,))):
+            weight_files(part.folder, variant)
     except ValueError:
         return False
-    return (folder / "unet" / "config.json").is_file()
+    return all(
+        (folder / name).is_dir()
+        for name in pipeline.settings
+        if name.startswith("tokenizer") and names_class(pipeline.settings, name)
+    )
 
 
 def _first_line(error: BaseException) -> str:
