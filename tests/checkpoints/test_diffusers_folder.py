@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import diffusers
 import pytest
 import torch
 from diffusers import (
@@ -37,6 +38,7 @@ from tintype.diffusion.samplers import SAMPLERS
 from tintype.families import latent_diffusion as zoo
 from tintype.families.base import FamilyConfig, LatentDiffusion
 from tintype.families.diffusers_configs import AUTOENCODER_FIXED, PLAIN_UNET_FIXED, UNET_FIXED, plain_unet_from
+from tintype.tasks.plan import resolve, spaced
 
 UNET, VAE, TEXT = "unet/diffusion_pytorch_model", "vae/diffusion_pytorch_model", "text_encoder/model"
 
@@ -166,6 +168,67 @@ def test_an_autoencoder_beside_it(theirs: DiffusionPipeline, folder: Path, expec
 
 
 # What configurations say
+
+
+# scheduler/scheduler_config.json as released: stabilityai/stable-diffusion-xl-base-1.0 and sdxl-turbo,
+# stable-diffusion-v1-5, stabilityai/stable-diffusion-2-1, SimianLuo/LCM_Dreamshaper_v7
+OFFSET: dict[str, object] = {
+    **BETAS,
+    "beta_schedule": "scaled_linear",
+    "num_train_timesteps": 1000,
+    "set_alpha_to_one": False,
+    "skip_prk_steps": True,
+    "steps_offset": 1,
+    "clip_sample": False,
+}
+RELEASED: dict[str, tuple[dict[str, object], tuple[str, str | None, str | None]]] = {
+    "sdxl": (
+        {"_class_name": "EulerDiscreteScheduler", **OFFSET, "timestep_spacing": "leading", "use_karras_sigmas": False},
+        ("EulerDiscreteScheduler", "leading", "leading"),
+    ),
+    "sdxl-turbo": (
+        {"_class_name": "EulerAncestralDiscreteScheduler", **OFFSET, "timestep_spacing": "trailing"},
+        ("EulerAncestralDiscreteScheduler", "trailing", "trailing"),
+    ),
+    "sd1": ({"_class_name": "PNDMScheduler", **OFFSET}, ("PNDMScheduler", None, None)),
+    "sd2": (
+        {"_class_name": "DDIMScheduler", **OFFSET, "prediction_type": "v_prediction"},
+        ("DDIMScheduler", None, None),
+    ),
+    "lcm": (
+        {"_class_name": "LCMScheduler", "original_inference_steps": 50, "timestep_spacing": "leading", **OFFSET},
+        ("LCMScheduler", None, "leading"),
+    ),
+}
+OTHERS = (
+    None,
+    "EulerDiscreteScheduler",
+    "EulerAncestralDiscreteScheduler",
+    "HeunDiscreteScheduler",
+    "DPMSolverMultistepScheduler",
+    "DPMSolverSinglestepScheduler",
+    "UniPCMultistepScheduler",
+    "DDIMScheduler",
+    "PNDMScheduler",
+    "LCMScheduler",
+)
+
+
+@pytest.mark.parametrize("name", RELEASED)
+def test_a_released_scheduler_goes_for_others_as_from_config_does(folder: Path, name: str) -> None:
+    """The training steps that each visits, unasked for a spacing."""
+    settings, said_so = RELEASED[name]
+    (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(settings))
+    model = tintype.load(folder)
+    assert (model.config.sampler, model.config.scheduler, model.config.spacing) == said_so
+    own = getattr(diffusers, said_so[0]).from_pretrained(folder / "scheduler")
+    for other in OTHERS:
+        theirs = own if other is None else getattr(diffusers, other).from_config(own.config)
+        theirs.set_timesteps(10)
+        request = resolve(model, tintype.Request(sampler=other, steps=10, seed=1))
+        visited = model.denoiser.schedule.t(spaced(model, request)[:-1])
+        expected = sorted({float(t) for t in theirs.timesteps}, reverse=True)
+        assert visited.tolist() == pytest.approx(expected, abs=1e-3), (name, other)
 
 
 def test_the_scheduler_is_the_folders_own(folder: Path) -> None:

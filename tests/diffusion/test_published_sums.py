@@ -138,8 +138,8 @@ def inverse(schedule: DDPM, **settings: object) -> Row:
 
 
 def rising(schedule: DDPM, steps: int) -> Tensor:
-    """Multistep inversion takes the first of steps + 1 from below, and ends at the noisiest. Of float32 betas as theirs:
-    the least level is off by 1e-4, and so is what grows from it."""
+    """Multistep inversion takes the first of steps + 1 from below, and ends at the noisiest. Of float32 betas as
+    theirs: the least level is off by 1e-4, and so is what grows from it."""
     alpha_bar = (1 - torch.linspace(1e-4, 0.02, 1000)).cumprod(0)
     table = ((1 - alpha_bar) / alpha_bar).sqrt().double()
     return table[schedule.t(SPACINGS["linspace"](schedule, steps + 1)[:-1]).round().long().flip(0)]

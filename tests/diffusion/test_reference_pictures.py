@@ -69,15 +69,17 @@ def default() -> LatentDiffusion:
     return tintype.load("default")
 
 
-def stable(default: LatentDiffusion, prediction: Prediction) -> LatentDiffusion:
-    """A model that samples as Stable Diffusion does, around the network above."""
-    config = dataclasses.replace(default.config, conventions="diffusers", scheduler=None, schedule=DDPMConfig())
+def stable(default: LatentDiffusion, prediction: Prediction, spacing: str | None = None) -> LatentDiffusion:
+    """A model that samples as Stable Diffusion does, around the network above; `spacing` as SDXL's file has one."""
+    config = dataclasses.replace(
+        default.config, conventions="diffusers", scheduler=None, schedule=DDPMConfig(), spacing=spacing
+    )
     denoiser = Denoiser(lambda x, t, context, vector: network(x, t), DDPM(DDPMConfig()), SCALINGS[prediction])
     return dataclasses.replace(default, config=config, denoiser=denoiser)
 
 
-def ours(default: LatentDiffusion, prediction: Prediction, **asked: object) -> Tensor:
-    model = stable(default, prediction)
+def ours(default: LatentDiffusion, prediction: Prediction, *, spacing: str | None = None, **asked: object) -> Tensor:
+    model = stable(default, prediction, spacing)
     request = resolve(model, tintype.Request(seed=SEEDS[0], batch_size=2, width=32, height=32, cfg_scale=1.0, **asked))
     return latents(model, request, deque(tintype.steps(model, request), maxlen=1).pop())
 
@@ -147,6 +149,7 @@ OF_OURS: dict[str, tuple[type[diffusers.SchedulerMixin], dict[str, object]]] = {
     **{one.sampler: (getattr(diffusers, name), {}) for name, one in DIFFUSERS.items()},
     "dpmpp_2m_sde": (diffusers.DPMSolverMultistepScheduler, {"algorithm_type": "sde-dpmsolver++"}),
     "pndm": (diffusers.PNDMScheduler, {"skip_prk_steps": False}),
+    "unipc_bh2": (diffusers.UniPCMultistepScheduler, {"solver_order": 3}),
 }
 CASES = [(name, spacing, 10) for name in DIFFUSERS for spacing in (None, *SPACINGS.get(name, EULER))]
 CASES += [("DPMSolverSinglestepScheduler", None, 11)]
@@ -171,6 +174,24 @@ def test_a_class_of_diffusers_means_its_picture(
     other = theirs(getattr(diffusers, name), prediction, steps, Recorded.kept, **settings_of(spacing))
     # Half-way of an ancestral step is the next level itself, which theirs rounds only when it comes to it
     same(mine, other, tolerance=1e-4 if (name, spacing) == ("KDPM2AncestralDiscreteScheduler", "karras") else 1e-5)
+
+
+WITHIN = [name for name in DIFFUSERS if "karras" in SPACINGS.get(name, EULER)]
+
+
+@pytest.mark.parametrize("walked", ["leading", "trailing"])
+@pytest.mark.parametrize("spacing", ["karras", "exponential", "beta"])
+@pytest.mark.parametrize("name", WITHIN)
+def test_levels_lie_where_the_class_lays_them_on_a_model_of_other_training_steps(
+    default: LatentDiffusion, name: str, spacing: str, walked: str
+) -> None:
+    """Euler's kin lay Karras' levels between the ends of SDXL's leading steps, the multistep solvers do not."""
+    mine = ours(default, "eps", spacing=walked, sampler=name, scheduler=spacing, steps=10)
+    settings = settings_of(walked) | settings_of(spacing)
+    if name == "DPMSolverSinglestepScheduler":
+        del settings["timestep_spacing"]  # which it does not know
+    other = theirs(getattr(diffusers, name), "eps", 10, Recorded.kept, **settings)
+    same(mine, other, tolerance=1e-4)
 
 
 @pytest.mark.parametrize("name", [name for name in SAMPLERS if name in OF_OURS])

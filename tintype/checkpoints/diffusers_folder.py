@@ -292,12 +292,21 @@ def _size(pipeline: Pipeline, autoencoder: AutoencoderConfig, released: FamilyCo
 
 
 def _sampled_as(config: FamilyConfig, scheduler: Component) -> FamilyConfig:
-    """Sampled as the folder says, where that is a sampler we know."""
+    """Sampled as the folder says, where that is a sampler we know; its spacing of training steps also goes for samplers
+    asked for by name, as with `from_config`."""
+    spacing = _optional_word(scheduler, "timestep_spacing")
     if scheduler.kind not in DIFFUSERS:
-        return config
+        return dataclasses.replace(config, spacing=spacing)
     for name, value in ASSUMED.items():
         if scheduler.config.get(name, value) != value:
             log.warning("%s: %s is %s; taken as %s", scheduler.folder, name, scheduler.config[name], value)
-    spacing = next((ours for flag, ours in SPACING_FLAGS.items() if scheduler.config.get(flag) is True), None)
-    spacing = spacing or scheduler.config.get("timestep_spacing")
-    return dataclasses.replace(config, sampler=scheduler.kind, scheduler=spacing if isinstance(spacing, str) else None)
+    walked = None if DIFFUSERS[scheduler.kind].firm else spacing  # which has its own, whatever the file says
+    usual = next((ours for flag, ours in SPACING_FLAGS.items() if scheduler.config.get(flag) is True), walked)
+    return dataclasses.replace(config, sampler=scheduler.kind, scheduler=usual, spacing=spacing)
+
+
+def _optional_word(component: Component, name: str) -> str | None:
+    word = component.config.get(name)
+    if word is not None and not isinstance(word, str):
+        raise ValueError(f"{component.name}: {name} is {word!r}; expected a word")
+    return word

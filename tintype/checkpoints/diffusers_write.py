@@ -171,8 +171,9 @@ def _write_schedulers(folder: Path, config: FamilyConfig) -> dict[str, Json]:
     theirs = (name for name, preset in DIFFUSERS.items() if config.sampler in (name, preset.sampler))
     kind = next(theirs, "DDIMScheduler")
     settings = schedule_to(config.schedule, config.prediction) | {"_class_name": kind}
-    if config.scheduler in ("leading", "trailing", "linspace"):
-        settings["timestep_spacing"] = config.scheduler
+    walked = config.scheduler if config.scheduler in ("leading", "trailing", "linspace") else None
+    spacing = config.spacing or (None if walked == DIFFUSERS[kind].scheduler else walked)
+    settings |= {} if spacing is None else {"timestep_spacing": spacing}  # else each class has its own
     settings |= {flag: True for flag, ours in SPACING_FLAGS.items() if config.scheduler == ours}
     index: dict[str, Json] = {"scheduler": ["diffusers", kind]}
     (folder / "scheduler").mkdir()

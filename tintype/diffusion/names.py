@@ -16,9 +16,12 @@ from tintype.diffusion.spacing import SPACINGS
 Conventions = Literal["plain", "diffusers"]
 
 # diffusers 0.42: the classes' own choices, and set_alpha_to_one false as Stable Diffusion's scheduler files have it.
-# Euler's kin do not round linspace. The multistep solvers take the first of steps + 1, and tell the network whole steps
-# (which only some of them round before they cut). The singlestep solver knows no other spacing of training steps.
-_EULER = Preset(sampler="euler", scheduler="linspace", means={"linspace": "uniform"}, start="noise at the top")
+# Euler's kin do not round linspace, and lay Karras' levels between the ends of their training steps. The multistep
+# solvers take the first of steps + 1, and tell the network whole steps (which only some of them round before they cut);
+# the singlestep one knows no other spacing of training steps.
+_EULER = Preset(
+    sampler="euler", scheduler="linspace", means={"linspace": "uniform"}, within="linspace", start="noise at the top"
+)
 _OPEN = {"linspace": "linspace_open", "leading": "leading_open"}
 _WHOLE: dict[str, Whole] = {
     "karras": "rounded",
@@ -52,13 +55,15 @@ DIFFUSERS = {
     "LCMScheduler": Preset(sampler="lcm", scheduler="lcm", firm=True),
     "TCDScheduler": Preset(sampler="tcd", scheduler="lcm", firm=True, last="least"),
 }
-# of the classes above with other settings (the full PNDM; algorithm_type="sde-dpmsolver++"), and k-diffusion's samplers
-# that diffusers has not
+# of the classes above with other settings (the full PNDM; algorithm_type="sde-dpmsolver++"; solver_order=3), and
+# k-diffusion's samplers that diffusers has not
 _OURS = {
     **{preset.sampler: preset for preset in DIFFUSERS.values()},
     "pndm": Preset(sampler="pndm", scheduler="leading", last="least", averages="prediction"),
     "ipndm": Preset(sampler="ipndm", scheduler="leading"),
     "dpmpp_2m_sde": _as(_MULTISTEP, "dpmpp_2m_sde"),
+    "unipc_bh1": _as(_MULTISTEP, "unipc_bh1"),
+    "unipc_bh2": _as(_MULTISTEP, "unipc_bh2"),
     "dpmpp_2m_sde_heun": Preset(sampler="dpmpp_2m_sde_heun", scheduler="exponential"),
     "dpmpp_3m_sde": Preset(sampler="dpmpp_3m_sde", scheduler="exponential"),
     "dpmpp_2s_ancestral": Preset(sampler="dpmpp_2s_ancestral", scheduler="karras"),

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tintype.diffusion.schedule import Schedule
-from tintype.diffusion.spacing import SPACINGS
+from tintype.diffusion.spacing import OF_LEVELS, SPACINGS
 
 Whole = Literal["rounded", "floored"]
 ALMOST = 1e-3  # of a training step: float32 leaves a time that is whole a hair below it, and so floored to the next
@@ -19,18 +19,20 @@ class Preset:
     """A sampler of ours with the choices that make up one program's picture.
 
     scheduler: the spacing taken unasked; `firm` if even a model's own does not go before it. means: what this program
-    calls by a spacing's name, where that is another of ours. eta: None is the sampler's own. start: std of the first x,
-    that of noise alone, of signal and noise together ("whole"), or of noise alone only where the first level is the
-    noisiest. whole: spacings of which the network is told whole training steps. last: where the last step leads: to
-    zero, to the schedule's least level, or nowhere ("stop": the level above is the end). skipped: the last level above
-    zero is left out, and one more taken before (k-diffusion's `discard_next_to_last_sigma`). averages: what a multistep
-    mean is taken of, where a sampler leaves the choice: eps, or the network's own prediction.
+    calls by a spacing's name, where that is another of ours. within: the spacing of training steps between whose ends
+    the levels of others (karras, ...) lie, where those are not the schedule's. eta: None is the sampler's own. start:
+    std of the first x, that of noise alone, of signal and noise together ("whole"), or of noise alone only where the
+    first level is the noisiest. whole: spacings of which the network is told whole training steps. last: where the last
+    step leads: to zero, to the schedule's least level, or nowhere ("stop": the level above is the end). skipped: the
+    last level above zero is left out, and one more taken before (k-diffusion's `discard_next_to_last_sigma`). averages:
+    what a multistep mean is taken of, where a sampler leaves the choice: eps, or the network's own prediction.
     """
 
     sampler: str
     scheduler: str | None = None
     firm: bool = False
     means: Mapping[str, str] = field(default_factory=dict[str, str])
+    within: str | None = None
     eta: float | None = None
     start: Literal["whole", "noise", "noise at the top"] = "whole"
     whole: Mapping[str, Whole] = field(default_factory=dict[str, Whole])
@@ -40,7 +42,7 @@ class Preset:
 
     def levels(self, schedule: Schedule, scheduler: str, steps: int) -> Tensor:
         """The noise levels of so many steps; float64. Raises `ValueError` where there are not so many."""
-        sigmas = SPACINGS[self.means.get(scheduler, scheduler)](schedule, steps + self.skipped)
+        sigmas = self._spaced(schedule, scheduler, steps + self.skipped)
         if self.skipped:
             sigmas = torch.cat((sigmas[:-2], sigmas[-1:]))
         if self.last == "least":
@@ -50,6 +52,12 @@ class Preset:
         if len(sigmas) < 2:
             raise ValueError(f"{steps} steps: this sampler walks between the levels of {scheduler}; use 2 or more")
         return sigmas
+
+    def _spaced(self, schedule: Schedule, scheduler: str, steps: int) -> Tensor:
+        if self.within is None or scheduler not in OF_LEVELS:
+            return SPACINGS[self.means.get(scheduler, scheduler)](schedule, steps)
+        walked = self._spaced(schedule, self.within, steps)
+        return OF_LEVELS[scheduler](Ends(float(walked[-2]), float(walked[0])), steps)
 
     def first(self, schedule: Schedule, sigma: float) -> float:
         """The std of x at the first level."""
@@ -68,6 +76,14 @@ class Preset:
         """The latents to decode, of x at the last level. Programs that end above zero keep signal and noise together
         at unit variance and decode that."""
         return x if self.last == "zero" else x * (1 + sigma**2) ** -0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """Between which levels a spacing is to lie."""
+
+    sigma_min: float
+    sigma_max: float
 
 
 @dataclass(frozen=True, slots=True)

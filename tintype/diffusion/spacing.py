@@ -7,6 +7,7 @@ that the same step count means the same training steps.
 
 import math
 from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -15,6 +16,15 @@ from torch import Tensor
 from tintype.diffusion.schedule import Schedule
 
 Spacing = Callable[[Schedule, int], Tensor]
+
+
+class Range(Protocol):
+    """The ends between which noise levels are laid, be it a schedule's or another's."""
+
+    @property
+    def sigma_min(self) -> float: ...
+    @property
+    def sigma_max(self) -> float: ...
 
 
 def leading(schedule: Schedule, steps: int, *, offset: int = 1) -> Tensor:
@@ -73,29 +83,29 @@ def uniform(schedule: Schedule, steps: int) -> Tensor:
     return _levels(schedule, _strides(schedule.t_max, schedule.t_min, steps))
 
 
-def karras(schedule: Schedule, steps: int, *, rho: float = 7.0) -> Tensor:
+def karras(schedule: Range, steps: int, *, rho: float = 7.0) -> Tensor:
     """Equal strides of sigma^(1/rho) (Karras et al. 2022, eq. 5)."""
     return _ending_in_zero(_strides(schedule.sigma_max ** (1 / rho), schedule.sigma_min ** (1 / rho), steps) ** rho)
 
 
-def exponential(schedule: Schedule, steps: int) -> Tensor:
+def exponential(schedule: Range, steps: int) -> Tensor:
     """Equal strides of log sigma."""
     return _ending_in_zero(_strides(math.log(schedule.sigma_max), math.log(schedule.sigma_min), steps).exp())
 
 
-def lu_lambdas(schedule: Schedule, steps: int) -> Tensor:
+def lu_lambdas(schedule: Range, steps: int) -> Tensor:
     """`exponential` under the name it has where it comes from (Lu et al. 2022, section 3.4), and in diffusers, which
     tells networks other times for it."""
     return exponential(schedule, steps)
 
 
-def polyexponential(schedule: Schedule, steps: int, *, rho: float = 1.0) -> Tensor:
+def polyexponential(schedule: Range, steps: int, *, rho: float = 1.0) -> Tensor:
     """Strides of log sigma that shorten (rho above 1) or lengthen toward the end; rho 1 is `exponential`."""
     low, high = math.log(schedule.sigma_min), math.log(schedule.sigma_max)
     return _ending_in_zero((_strides(1, 0, steps) ** rho * (high - low) + low).exp())
 
 
-def beta(schedule: Schedule, steps: int, *, alpha: float = 0.6, beta: float = 0.6) -> Tensor:
+def beta(schedule: Range, steps: int, *, alpha: float = 0.6, beta: float = 0.6) -> Tensor:
     """Quantiles of a beta distribution over sigma: dense at both ends (diffusers' form of Lee et al. 2024)."""
     from scipy.stats import beta as distribution
 
@@ -151,6 +161,13 @@ def ays_sdxl(schedule: Schedule, steps: int) -> Tensor:
     return _aligned(AYS_SDXL, schedule, steps)
 
 
+OF_LEVELS: dict[str, Callable[[Range, int], Tensor]] = {  # they ask a schedule for its ends alone
+    "karras": karras,
+    "exponential": exponential,
+    "lu_lambdas": lu_lambdas,
+    "polyexponential": polyexponential,
+    "beta": beta,
+}
 SPACINGS: dict[str, Spacing] = {
     "leading": leading,
     "leading_open": leading_open,
@@ -159,11 +176,7 @@ SPACINGS: dict[str, Spacing] = {
     "linspace": linspace,
     "linspace_open": linspace_open,
     "uniform": uniform,
-    "karras": karras,
-    "exponential": exponential,
-    "lu_lambdas": lu_lambdas,
-    "polyexponential": polyexponential,
-    "beta": beta,
+    **OF_LEVELS,
     "beta_steps": beta_steps,
     "sgm_uniform": sgm_uniform,
     "simple": simple,

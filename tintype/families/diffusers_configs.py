@@ -355,7 +355,6 @@ def schedule_to(config: DDPMConfig, prediction: Prediction) -> dict[str, Json]:
         "clip_sample": False,
         "set_alpha_to_one": False,
         "steps_offset": 1,
-        "timestep_spacing": "leading",
         "trained_betas": None,
     }
 

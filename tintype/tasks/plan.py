@@ -86,7 +86,8 @@ def _named(model: LatentDiffusion, request: Request) -> tuple[str, str]:
 def chosen(model: LatentDiffusion, request: Request) -> Preset:
     """What the sampler's name of a resolved request means with this model."""
     assert request.sampler is not None
-    return preset(request.sampler, model.config.conventions)
+    means = preset(request.sampler, model.config.conventions)
+    return means if means.within is None else dataclasses.replace(means, within=model.config.spacing or means.within)
 
 
 def heard(model: LatentDiffusion, request: Request, sigmas: Tensor) -> Denoiser:
