@@ -1,6 +1,7 @@
 """One prompt to one picture, by us and by diffusers, in one process on the same random weights.
 
     OMP_NUM_THREADS=1 python benchmarks/versus_diffusers.py --size tiny
+    python benchmarks/versus_diffusers.py --size sd15 --threads 2      # the real size, part by part: full_size.py
 
 First both must agree: the same latents to 1e-4 (relative), the same picture to one grey level; else exit code 1 and no
 times. Then whole calls are timed in turn, prompt to PIL picture; a ratio is the median of the rounds' ratios.
@@ -10,7 +11,6 @@ import argparse
 import dataclasses
 import gzip
 import json
-import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -18,10 +18,12 @@ from dataclasses import dataclass
 from importlib import resources
 
 import diffusers
+import full_size
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from PIL import Image
+from racing import Clock, Race, race
 from torch import Tensor
 from transformers import CLIPTextConfig as TheirTextConfig
 from transformers import CLIPTextModel, CLIPTokenizer
@@ -207,39 +209,6 @@ def agreement(pair: Pair) -> Agreement:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Race:
-    """Seconds (or counts) of both sides, and by how much ours is less: the median of the rounds' ratios."""
-
-    theirs: float
-    ours: float
-    ratio: float
-
-
-Clock = Callable[[], float]
-
-
-def race(theirs: Callable[[], object], ours: Callable[[], object], *, rounds: int, clock: Clock) -> Race:
-    """In turn, one warm-up round first; who begins changes from round to round."""
-    seconds: list[tuple[float, float]] = []
-    for number in range(rounds + 1):
-        order = (theirs, ours) if number % 2 else (ours, theirs)
-        taken = {call: _seconds(call, clock) for call in order}
-        seconds.append((taken[theirs], taken[ours]))
-    timed = seconds[1:]
-    return Race(
-        theirs=statistics.median(one for one, _ in timed),
-        ours=statistics.median(one for _, one in timed),
-        ratio=statistics.median(one / other for one, other in timed),
-    )
-
-
-def _seconds(call: Callable[[], object], clock: Clock) -> float:
-    begin = clock()
-    call()
-    return clock() - begin
-
-
 def forwards(pair: Pair) -> tuple[Callable[[], object], Callable[[], object]]:
     """One forward of the guided pair of halves, theirs and ours, as their loops call them."""
     unet = pair.model.config.unet
@@ -319,15 +288,20 @@ def table(found: Agreement, rows: dict[str, tuple[Race, float, str]]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", choices=SIZES, default="tiny")
+    parser.add_argument("--size", choices=[*SIZES, "sd15"], default="tiny")
     parser.add_argument("--steps", type=int, default=50)
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, help="default: 7, of sd15 3")
+    parser.add_argument("--folder", help="sd15: where its random weights lie, or are to be written (default: for once)")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--cpu-time", action="store_true", help="count CPU seconds: steadier on a busy machine")
     parser.add_argument("--json", action="store_true", help="print the numbers as JSON instead of a table")
     options = parser.parse_args()
 
     torch.set_num_threads(options.threads)
+    clock = time.process_time if options.cpu_time else time.perf_counter
+    if options.size == "sd15":
+        return full_size.main(options.folder, rounds=options.rounds or 3, threads=options.threads, clock=clock)
+    options.rounds = options.rounds or 7
     torch.manual_seed(0)
     pipeline = diffusers_pipeline(SIZES[options.size])
     request = tintype.Request(prompt=PROMPT, negative_prompt="blurry", seed=7, steps=options.steps, cfg_scale=7.5)
@@ -337,7 +311,6 @@ def main() -> int:
     if not found.holds:
         print(f"outputs disagree: {found}; no times are taken", file=sys.stderr)
         return 1
-    clock = time.process_time if options.cpu_time else time.perf_counter
     theirs, ours = forwards(pair)
     counts = events(theirs), events(ours)
     rows = {

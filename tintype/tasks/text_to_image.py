@@ -12,7 +12,7 @@ def text_to_image(model: LatentDiffusion, request: Request, noise: Noise) -> Pla
     config = model.config
     if extra := config.unet.in_channels - config.autoencoder.latent_channels:
         raise ValueError(
-            f"{config.name} takes {extra} channels beside the noise, made from a picture; expected a model of text alone"
+            f"{config.name} takes {extra} channels beside the noise, made from a picture; expected one without"
         )
     sigmas = spaced(model, request)
     return Plan(
