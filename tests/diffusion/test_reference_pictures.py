@@ -23,11 +23,12 @@ import tintype
 from tintype import generation
 from tintype.common.rng import Noise
 from tintype.diffusion.denoiser import Denoiser
-from tintype.diffusion.names import A1111, COMFY, DIFFUSERS
+from tintype.diffusion.names import A1111, COMFY, DIFFUSERS, spacing_label
 from tintype.diffusion.samplers import SAMPLERS
 from tintype.diffusion.scaling import SCALINGS, Prediction
 from tintype.diffusion.schedule import DDPM, DDPMConfig
 from tintype.families.base import LatentDiffusion
+from tintype.families.stable_diffusion import SDXL
 from tintype.generation import latents
 from tintype.tasks.plan import resolve
 
@@ -313,6 +314,78 @@ def test_a1111_s_ddim_never_takes_the_last_step(default: LatentDiffusion, steps:
     same(mine, x)
     with pytest.raises(ValueError, match=r"1 steps: .*use 2 or more"):
         ours(default, "eps", sampler="DDIM", steps=1)
+
+
+def unipc_along(sigmas: np.ndarray, t: np.ndarray, kind: str, first: Tensor) -> Tensor:
+    """diffusers' UniPC of order 3 made to walk these levels, on signal and noise of unit variance."""
+    theirs = diffusers.UniPCMultistepScheduler(solver_order=3, solver_type=kind, final_sigmas_type="sigma_min")
+    theirs.set_timesteps(len(t))
+    theirs.sigmas, theirs.timesteps = torch.from_numpy(sigmas).float(), torch.from_numpy(t)
+    x = first
+    for time in theirs.timesteps:
+        x = theirs.step(network(x, time), time, x).prev_sample
+    return x
+
+
+@pytest.mark.parametrize(("steps", "walked"), [(10, 10), (12, 13)])
+def test_a1111_s_unipc_walks_continuous_time_to_its_least(default: LatentDiffusion, steps: int, walked: int) -> None:
+    """NoiseScheduleVP's own: log alpha linear between training steps 1/1000, ..., 1."""
+    mine = ours(default, "eps", sampler="UniPC", steps=steps)
+    t = np.linspace(1, 1 / 1000, walked + 1)
+    log_alpha = np.interp(t, np.arange(1, 1001) / 1000, -0.5 * np.log1p(np.square(TABLE)))
+    sigmas = np.sqrt(np.expm1(-2 * log_alpha))
+    same(mine, unipc_along(sigmas, t[:-1] * 1000 - 1, "bh1", Recorded.kept[0]), tolerance=1e-4)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("uni_pc", "bh1"), ("uni_pc_bh2", "bh2")])
+def test_comfyui_s_unipc_ends_at_a_thousandth(default: LatentDiffusion, name: str, kind: str) -> None:
+    mine = ours(default, "eps", sampler=name, scheduler="normal", steps=12)
+    t = np.linspace(999, 0, 12)
+    sigmas = np.append(np.exp(np.interp(t, np.arange(1000), np.log(TABLE))), 0.001)
+    same(mine, unipc_along(sigmas, t, kind, Recorded.kept[0]))
+
+
+def test_a1111_s_lcm_tells_the_network_the_nearest_taught_step(default: LatentDiffusion) -> None:
+    """LCMCompVisDenoiser: its levels lie between those of the fifty taught steps."""
+    mine = ours(default, "eps", sampler="LCM", steps=6)
+    taught = np.log(TABLE[19::20])
+    sigmas = [*np.exp(np.interp(np.linspace(49, 0, 6), np.arange(50), taught)), 0.0]
+    first, *draws = Recorded.kept
+    x = first * sigmas[0]
+    for sigma, to, drawn in zip(sigmas, sigmas[1:], [*draws, torch.zeros_like(x)], strict=False):
+        t = int(np.abs(np.log(sigma) - taught).argmin()) * 20 + 19
+        skip = 0.25 / ((10 * t) ** 2 + 0.25)
+        eps = network(x / (1 + sigma**2) ** 0.5, torch.tensor([t]))
+        x = (1 - skip) ** 0.5 * (x - sigma * eps) + skip * x + to * drawn
+    same(mine, x, tolerance=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("k_euler_a", ("Euler a", "uniform")),
+        ("k_dpmpp_2m_ka", ("DPM++ 2M", "karras")),
+        ("K_DPM_AD", ("DPM adaptive", "uniform")),
+        ("DPM++ 2M Align Your Steps", ("DPM++ 2M", "ays_sd1_least")),
+        ("Euler SGMUniform", ("Euler", "sgm_uniform")),
+        ("Euler KL Optimal", ("Euler", "kl_optimal_least")),
+        ("DPM++ 2M SDE Turbo", ("DPM++ 2M SDE", "turbo")),
+    ],
+)
+def test_a1111_s_other_names(default: LatentDiffusion, name: str, meant: tuple[str, str]) -> None:
+    request = resolve(stable(default, "eps"), tintype.Request(sampler=name))
+    assert (request.sampler, request.scheduler) == meant
+
+
+def test_align_your_steps_is_that_of_the_family(default: LatentDiffusion) -> None:
+    model = stable(default, "eps")
+    xl = dataclasses.replace(model, config=dataclasses.replace(model.config, conditioner=SDXL.conditioner))
+    for asked in ({"sampler": "DPM++ 2M Align Your Steps"}, {"sampler": "Euler", "scheduler": "align your steps"}):
+        assert resolve(model, tintype.Request(**asked)).scheduler == "ays_sd1_least"
+        resolved = resolve(xl, tintype.Request(**asked))
+        assert resolved.scheduler == "ays_sdxl_least"
+        assert resolve(xl, resolved) == resolved
+    assert spacing_label("ays_sdxl_least") == spacing_label("ays_sd1_least") == "Align Your Steps"
 
 
 def test_every_name_resolves_and_stays_what_it_is(default: LatentDiffusion) -> None:

@@ -22,9 +22,12 @@ SCHEDULES: dict[str, Schedule] = {
 }
 OPEN = ("linspace_open", "leading_open")  # take one step more, of which they leave out the last
 LEADING = ("leading", "leading_open", "ddim_uniform")  # count from below, and may not reach the noisiest
-WALKING = (*LEADING, "trailing", "linspace", "linspace_open", "beta_steps", "simple", "lcm")  # need training steps
-ALL = ("leading", "trailing", "linspace", "beta_steps", "simple")  # and can take all of them
-ALIGNED = ("ays_sd1", "ays_sdxl")  # found for Stable Diffusion's schedule
+ROUND = ("trailing", "linspace", "linspace_open", "beta_steps", "simple", "turbo", "time_uniform")
+WALKING = (*LEADING, *ROUND, "lcm")  # have as many steps as there are training steps, or taught ones
+NEEDING = (*WALKING, "lcm_strides")  # training steps
+ALL = ("leading", "trailing", "linspace", "beta_steps", "simple", "turbo")  # and can take all of them
+COUNTING = ("ddim_uniform", "time_uniform")  # more steps than asked for where those do not divide the training steps
+ALIGNED = ("ays_sd1", "ays_sdxl", "ays_sd1_least", "ays_sdxl_least")  # found for Stable Diffusion's schedule
 
 
 def most(name: str, schedule: Schedule) -> int:
@@ -73,7 +76,7 @@ def test_karras_and_exponential_equal_the_papers(steps: int) -> None:
 @pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES.keys())
 @pytest.mark.parametrize("name", SPACINGS)
 def test_levels_fall_to_zero(schedule: Schedule, name: str) -> None:
-    if name in WALKING and isinstance(schedule, EDM):
+    if name in NEEDING and isinstance(schedule, EDM):
         with pytest.raises(ValueError, match="no training steps to walk; use karras"):
             SPACINGS[name](schedule, 20)
         return
@@ -87,10 +90,11 @@ def test_levels_fall_to_zero(schedule: Schedule, name: str) -> None:
         sigmas = SPACINGS[name](schedule, steps)
         assert sigmas.dtype == torch.float64
         assert sigmas.device.type == "cpu"
-        assert len(sigmas) == steps + 1 or name == "ddim_uniform"
-        assert sigmas[-1] == 0
+        assert len(sigmas) == steps + 1 or name in COUNTING
+        assert float(sigmas[-1]) == pytest.approx(schedule.sigma_min if name == "kl_optimal_least" else 0, rel=1e-9)
         assert bool((sigmas.diff() < 0).all()), (steps, sigmas)
-        assert schedule.sigma_min * (1 - 1e-9) <= sigmas[-2]
+        below = 0.01 if name in ALIGNED else 1e-9  # whose levels were published to three digits
+        assert schedule.sigma_min * (1 - below) <= sigmas[-2]
         assert sigmas[0] <= schedule.sigma_max * (1 + 1e-4)
 
 
@@ -105,7 +109,7 @@ def test_all_thousand_steps_fall_too(name: str) -> None:
 @pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES.keys())
 @pytest.mark.parametrize("name", [name for name in SPACINGS if name not in LEADING])
 def test_all_that_count_from_above_start_at_the_noisiest(schedule: Schedule, name: str) -> None:
-    if (name in WALKING and not isinstance(schedule, DDPM)) or (name in ALIGNED and schedule is not SD):
+    if (name in NEEDING and not isinstance(schedule, DDPM)) or (name in ALIGNED and schedule is not SD):
         return  # a flow's last whole step lies below the cap of its last sigma
     for steps in (1, 2, 13, 50):
         assert float(SPACINGS[name](schedule, steps)[0]) == pytest.approx(schedule.sigma_max, rel=1e-4)
@@ -144,3 +148,53 @@ def test_more_steps_than_there_are_are_refused(name: str) -> None:
         ValueError, match=r"1001 steps.*: use 1 to 50|1001 steps: this schedule has 1000; use 1 to 1000"
     ):
         SPACINGS[name](SD, 1001)
+
+
+# A1111's own (modules/sd_schedulers.py) and Forge's, in numpy
+
+
+def a1111_aligned(found: list[float], steps: int) -> list[float]:
+    """Interpolated from the least up, then turned; eleven are taken as they are."""
+    upwards = np.interp(np.linspace(0, 1, steps), np.linspace(0, 1, len(found)), np.log(found[::-1]))
+    return [*np.exp(upwards)[::-1], 0.0]
+
+
+@pytest.mark.parametrize("steps", [2, 10, 11, 25])
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("ays_sd1_least", [14.615, 6.475, 3.861, 2.697, 1.886, 1.396, 0.963, 0.652, 0.399, 0.152, 0.029]),
+        ("ays_sdxl_least", [14.615, 6.315, 3.771, 2.181, 1.342, 0.862, 0.555, 0.380, 0.234, 0.113, 0.029]),
+    ],
+)
+def test_align_your_steps_as_a1111_has_it(name: str, found: list[float], steps: int) -> None:
+    np.testing.assert_allclose(SPACINGS[name](SD, steps), a1111_aligned(found, steps), rtol=1e-12)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 20])
+def test_kl_optimal_ends_at_the_least_level_in_a1111_and_at_zero_in_comfyui(steps: int) -> None:
+    share = np.arange(steps + 1) / steps
+    a1111 = np.tan(share * np.arctan(SD.sigma_min) + (1 - share) * np.arctan(SD.sigma_max))
+    np.testing.assert_allclose(SPACINGS["kl_optimal_least"](SD, steps), a1111, rtol=1e-9)
+    if steps > 1:
+        share = np.arange(steps) / (steps - 1)
+        comfy = np.tan(share * np.arctan(SD.sigma_min) + (1 - share) * np.arctan(SD.sigma_max))
+        np.testing.assert_allclose(SPACINGS["kl_optimal"](SD, steps), [*comfy, 0], rtol=1e-9)
+
+
+@pytest.mark.parametrize("steps", [1, 3, 16, 20, 48, 1000])
+def test_turbo_is_forge_s(steps: int) -> None:
+    t = [min(max(round(number * (1000.0 / steps) - 1), 0), 999) for number in range(steps, 0, -1)]
+    assert SD.t(SPACINGS["turbo"](SD, steps)[:-1]).round().int().tolist() == t
+
+
+def test_time_uniform_takes_as_many_strides_as_ddim_uniform_has_steps() -> None:
+    t = SD.t(SPACINGS["time_uniform"](SD, 12)[:-1])
+    np.testing.assert_allclose(t, np.linspace(999, 0, 14), atol=1e-9)  # range(0, 1000, 83) has 13
+
+
+@pytest.mark.parametrize("steps", [1, 4, 7, 50])
+def test_lcm_strides_is_a1111_s(steps: int) -> None:
+    table = np.log(SD.sigmas.numpy()[19::20])
+    expected = np.exp(np.interp(np.linspace(49, 0, steps), np.arange(50), table))
+    np.testing.assert_allclose(SPACINGS["lcm_strides"](SD, steps), [*expected, 0], rtol=1e-9)

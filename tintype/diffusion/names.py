@@ -74,7 +74,7 @@ _OURS = {
 
 # A1111 1.10 (modules/sd_samplers_kdiffusion.py, sd_samplers_timesteps.py): the first x is noise alone, times are not
 # rounded, eta is 1 for all that take one, and unasked ("Automatic") each has its own spacing. Its DDIM and PLMS never
-# take the step from the last training step to the picture. LCM's is the one of the paper's authors, as in diffusers.
+# take the step from the last training step to the picture, its UniPC goes to the least of continuous times.
 _STEPS = Preset(sampler="ddim", scheduler="ddim_uniform", last="stop")
 _A1111 = {
     "Euler a": Preset(sampler="euler_ancestral", scheduler="uniform", start="noise"),
@@ -94,7 +94,8 @@ _A1111 = {
     "Restart": Preset(sampler="restart", scheduler="karras", start="noise"),
     "DDIM": _STEPS,
     "PLMS": _as(_STEPS, "plms"),
-    "LCM": DIFFUSERS["LCMScheduler"],
+    "UniPC": Preset(sampler="unipc_bh1", scheduler="time_uniform", last="stop"),
+    "LCM": Preset(sampler="lcm", scheduler="lcm_strides", start="noise", whole={"lcm_strides": "taught"}),
 }
 A1111 = {name: dataclasses.replace(preset, firm=True) for name, preset in _A1111.items()}
 A1111_SPACINGS = {
@@ -103,14 +104,41 @@ A1111_SPACINGS = {
     "Exponential": "exponential",
     "Polyexponential": "polyexponential",
     "SGM Uniform": "sgm_uniform",
+    "KL Optimal": "kl_optimal_least",
+    "Align Your Steps": "ays_sd1_least",
     "Simple": "simple",
     "Normal": "uniform",
     "DDIM": "ddim_uniform",
     "Beta": "beta",
+    "Turbo": "turbo",
 }
+A1111_XL = {"ays_sd1_least": "ays_sdxl_least"}  # what a spacing of A1111's is where the model is SDXL
+# Its other names: of samplers, which "_ka" makes Karras', and of spacings
+A1111_ALIASES = {
+    "k_euler_a": "Euler a",
+    "k_euler_ancestral": "Euler a",
+    "k_euler": "Euler",
+    "k_lms": "LMS",
+    "k_heun": "Heun",
+    "k_dpm_2": "DPM2",
+    "k_dpm_2_a": "DPM2 a",
+    "k_dpmpp_2s_a": "DPM++ 2S a",
+    "k_dpmpp_2m": "DPM++ 2M",
+    "k_dpmpp_sde": "DPM++ SDE",
+    "k_dpmpp_2m_sde": "DPM++ 2M SDE",
+    "k_dpmpp_2m_sde_heun": "DPM++ 2M SDE Heun",
+    "k_dpmpp_3m_sde": "DPM++ 3M SDE",
+    "k_dpm_fast": "DPM fast",
+    "k_dpm_ad": "DPM adaptive",
+    "k_lcm": "LCM",
+}
+A1111_SPACING_ALIASES = {"sgmuniform": "sgm_uniform", "align_your_steps": "ays_sd1_least"}
 
-# ComfyUI's (comfy/samplers.py) are ours but for these; its first x has signal and noise together
+# ComfyUI's (comfy/samplers.py) are ours but for these; its first x has signal and noise together. Not here, since they
+# are ours or A1111's with another meaning: its ddim is euler, its beta our beta_steps.
 COMFY = {
+    "uni_pc": Preset(sampler="unipc_bh1", last=0.001),
+    "uni_pc_bh2": Preset(sampler="unipc_bh2", last=0.001),
     "dpmpp_sde_gpu": Preset(sampler="dpmpp_sde"),
     "dpmpp_2m_sde_gpu": Preset(sampler="dpmpp_2m_sde"),
     "dpmpp_2m_sde_heun_gpu": Preset(sampler="dpmpp_2m_sde_heun"),
@@ -120,8 +148,8 @@ COMFY_SPACINGS = {"normal": "uniform"}
 
 _OTHERS = DIFFUSERS | A1111 | COMFY
 _SHORT = {name.removesuffix("Scheduler").casefold(): name for name in DIFFUSERS}
-_FOLDED = _SHORT | {name.casefold(): name for name in _OTHERS}
-_SPACINGS = {name.casefold(): ours for name, ours in (COMFY_SPACINGS | A1111_SPACINGS).items()}
+_FOLDED = _SHORT | A1111_ALIASES | {name.casefold(): name for name in _OTHERS}
+_SPACINGS = {name.casefold(): ours for name, ours in (COMFY_SPACINGS | A1111_SPACINGS | A1111_SPACING_ALIASES).items()}
 
 
 def preset(name: str, conventions: Conventions = "plain") -> Preset:
@@ -143,6 +171,8 @@ def canonical(name: str) -> tuple[str, str | None]:
     folded = name.casefold()
     if folded in _FOLDED:
         return _FOLDED[folded], None
+    if folded.removesuffix("_ka") in A1111_ALIASES:
+        return A1111_ALIASES[folded.removesuffix("_ka")], "karras"
     for label, spacing in _SPACINGS.items():
         found = _FOLDED.get(folded.removesuffix(f" {label}"))
         if found in A1111 and folded.endswith(f" {label}"):
@@ -168,7 +198,8 @@ def label(sampler: str) -> str:
 
 def spacing_label(scheduler: str) -> str:
     """A1111's name of one of our spacings, where it has one."""
-    return next((name for name, ours in A1111_SPACINGS.items() if ours == scheduler), scheduler)
+    plain = next((name for name, xl in A1111_XL.items() if xl == scheduler), scheduler)
+    return next((name for name, ours in A1111_SPACINGS.items() if ours == plain), scheduler)
 
 
 def also_known_as(sampler: str) -> list[str]:

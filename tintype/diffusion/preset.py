@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from tintype.diffusion.schedule import Schedule
-from tintype.diffusion.spacing import OF_LEVELS, SPACINGS
+from tintype.diffusion.spacing import OF_LEVELS, SPACINGS, nearest_taught
 
-Whole = Literal["rounded", "floored"]
+Whole = Literal["rounded", "floored", "taught"]
 ALMOST = 1e-3  # of a training step: float32 leaves a time that is whole a hair below it, and so floored to the next
 
 
@@ -22,10 +22,11 @@ class Preset:
     calls by a spacing's name, where that is another of ours. within: the spacing of training steps between whose ends
     the levels of others (karras, ...) lie, where those are not the schedule's. eta: None is the sampler's own. start:
     std of the first x, that of noise alone, of signal and noise together ("whole"), or of noise alone only where the
-    first level is the noisiest. whole: spacings of which the network is told whole training steps. last: where the last
-    step leads: to zero, to the schedule's least level, or nowhere ("stop": the level above is the end). skipped: the
-    last level above zero is left out, and one more taken before (k-diffusion's `discard_next_to_last_sigma`). averages:
-    what a multistep mean is taken of, where a sampler leaves the choice: eps, or the network's own prediction.
+    first level is the noisiest. whole: spacings of which the network is told whole training steps ("taught": of those
+    that lcm has). last: where the last step leads: to zero, to the schedule's least level, to a level of its own, or
+    nowhere ("stop": the level above is the end). skipped: the last level above zero is left out, and one more taken
+    before (k-diffusion's `discard_next_to_last_sigma`). averages: what a multistep mean is taken of, where a sampler
+    leaves the choice: eps, or the network's own prediction.
     """
 
     sampler: str
@@ -36,7 +37,7 @@ class Preset:
     eta: float | None = None
     start: Literal["whole", "noise", "noise at the top"] = "whole"
     whole: Mapping[str, Whole] = field(default_factory=dict[str, Whole])
-    last: Literal["zero", "least", "stop"] = "zero"
+    last: Literal["zero", "least", "stop"] | float = "zero"
     skipped: bool = False
     averages: Literal["eps", "prediction"] = "eps"
 
@@ -45,8 +46,8 @@ class Preset:
         sigmas = self._spaced(schedule, scheduler, steps + self.skipped)
         if self.skipped:
             sigmas = torch.cat((sigmas[:-2], sigmas[-1:]))
-        if self.last == "least":
-            sigmas[-1] = schedule.sigma_min
+        if self.last == "least" or isinstance(self.last, float):
+            sigmas[-1] = schedule.sigma_min if self.last == "least" else self.last
         elif self.last == "stop":
             sigmas = sigmas[:-1]
         if len(sigmas) < 2:
@@ -68,9 +69,15 @@ class Preset:
         """The schedule as the network hears of it when sampled at these levels."""
         if scheduler not in self.whole:
             return schedule
-        times = schedule.t(sigmas[sigmas > 0])
-        whole = times.round() if self.whole[scheduler] == "rounded" else (times - ALMOST).floor().clamp(min=0)
-        return Told(schedule, sigmas[sigmas > 0], whole)
+        levels = sigmas[sigmas > 0]
+        match self.whole[scheduler]:
+            case "rounded":
+                whole = schedule.t(levels).round()
+            case "floored":
+                whole = (schedule.t(levels) - ALMOST).floor().clamp(min=0)
+            case "taught":
+                whole = nearest_taught(schedule, levels)
+        return Told(schedule, levels, whole)
 
     def ended(self, x: Tensor, sigma: float) -> Tensor:
         """The latents to decode, of x at the last level. Programs that end above zero keep signal and noise together

@@ -1,4 +1,5 @@
-"""Which noise levels a sampler visits: (schedule, steps) -> sigmas, steps + 1 of them, falling, the last one 0.
+"""Which noise levels a sampler visits: (schedule, steps) -> sigmas, steps + 1 of them, falling, the last one 0 (of
+`kl_optimal_least` the least of the schedule).
 
 float64, on the CPU. The first three walk the training steps of a discrete schedule as Lin et al. 2023 (table 2) name
 them and raise `ValueError` where there are fewer of those than `steps`. They round as diffusers does (whence numpy), so
@@ -93,6 +94,24 @@ def exponential(schedule: Range, steps: int) -> Tensor:
     return _ending_in_zero(_strides(math.log(schedule.sigma_max), math.log(schedule.sigma_min), steps).exp())
 
 
+def time_uniform(schedule: Schedule, steps: int) -> Tensor:
+    """Equal strides of continuous time, as many as `ddim_uniform` has steps, and 0 after the last (UniPC's own spacing,
+    counted as A1111 counts it)."""
+    count = len(ddim_uniform(schedule, steps)) - 1
+    return _levels(schedule, _strides(schedule.t_max, schedule.t_min, count + 1))
+
+
+def kl_optimal(schedule: Range, steps: int) -> Tensor:
+    """Equal strides of the arc tangent of sigma (Sabour et al. 2024, section 3.2, for data of unit variance)."""
+    return _ending_in_zero(_strides(math.atan(schedule.sigma_max), math.atan(schedule.sigma_min), steps).tan())
+
+
+def kl_optimal_least(schedule: Range, steps: int) -> Tensor:
+    """The same with one level more, the least, where it ends (A1111)."""
+    _strides(0, 1, steps)  # refuses none
+    return kl_optimal(schedule, steps + 1)[:-1]
+
+
 def lu_lambdas(schedule: Range, steps: int) -> Tensor:
     """`exponential` under the name it has where it comes from (Lu et al. 2022, section 3.4), and in diffusers, which
     tells networks other times for it."""
@@ -138,6 +157,13 @@ def simple(schedule: Schedule, steps: int) -> Tensor:
     return _levels(schedule, torch.from_numpy(t) + schedule.t_min)
 
 
+def turbo(schedule: Schedule, steps: int) -> Tensor:
+    """`trailing` rounded after the 1 is taken off instead of before (Forge)."""
+    total = _total(schedule, steps)
+    t = (np.arange(steps, 0, -1) * (total / steps) - 1).round().clip(0, total - 1)
+    return _levels(schedule, torch.from_numpy(t) + schedule.t_min)
+
+
 def lcm(schedule: Schedule, steps: int, *, taught: int = 50) -> Tensor:
     """Out of the `taught` training steps that latent consistency models were distilled on (Luo et al. 2023)."""
     if not 1 <= steps <= taught:
@@ -145,6 +171,22 @@ def lcm(schedule: Schedule, steps: int, *, taught: int = 50) -> Tensor:
     total = _total(schedule, steps)
     numbers = taught - np.floor(np.linspace(0, taught, steps, endpoint=False))
     return _levels(schedule, torch.from_numpy(numbers * (total // taught) - 1) + schedule.t_min)
+
+
+def lcm_strides(schedule: Schedule, steps: int) -> Tensor:
+    """Equal strides over the training steps that latent consistency models were distilled on, log sigma linear between
+    two of them (A1111, which tells networks the nearest: `nearest_taught`)."""
+    taught = lcm(schedule, 50)[:-1].log().flip(0)
+    places = _strides(len(taught) - 1, 0, steps)
+    low = places.floor().long().clamp(max=len(taught) - 2)
+    return _ending_in_zero(torch.lerp(taught[low], taught[low + 1], places - low).exp())
+
+
+def nearest_taught(schedule: Schedule, sigmas: Tensor) -> Tensor:
+    """Of each level the training step, among those of `lcm`, that is nearest in log sigma."""
+    taught = lcm(schedule, 50)[:-1]
+    nearest = (sigmas.log()[:, None] - taught.log()).abs().argmin(dim=1)
+    return schedule.t(taught)[nearest].round()
 
 
 AYS_SD1 = (14.615, 6.475, 3.861, 2.697, 1.886, 1.396, 0.963, 0.652, 0.399, 0.152, 0.029)
@@ -161,12 +203,25 @@ def ays_sdxl(schedule: Schedule, steps: int) -> Tensor:
     return _aligned(AYS_SDXL, schedule, steps)
 
 
+def ays_sd1_least(schedule: Schedule, steps: int) -> Tensor:
+    """The levels of SD 1.5 down to the least, interpolated to as many as `steps` before 0 (A1111, as if there were
+    eleven steps)."""
+    return _aligned(AYS_SD1, schedule, steps, least=True)
+
+
+def ays_sdxl_least(schedule: Schedule, steps: int) -> Tensor:
+    """The same for SDXL."""
+    return _aligned(AYS_SDXL, schedule, steps, least=True)
+
+
 OF_LEVELS: dict[str, Callable[[Range, int], Tensor]] = {  # they ask a schedule for its ends alone
     "karras": karras,
     "exponential": exponential,
     "lu_lambdas": lu_lambdas,
     "polyexponential": polyexponential,
     "beta": beta,
+    "kl_optimal": kl_optimal,
+    "kl_optimal_least": kl_optimal_least,
 }
 SPACINGS: dict[str, Spacing] = {
     "leading": leading,
@@ -176,13 +231,18 @@ SPACINGS: dict[str, Spacing] = {
     "linspace": linspace,
     "linspace_open": linspace_open,
     "uniform": uniform,
+    "time_uniform": time_uniform,
     **OF_LEVELS,
     "beta_steps": beta_steps,
     "sgm_uniform": sgm_uniform,
     "simple": simple,
+    "turbo": turbo,
     "lcm": lcm,
+    "lcm_strides": lcm_strides,
     "ays_sd1": ays_sd1,
     "ays_sdxl": ays_sdxl,
+    "ays_sd1_least": ays_sd1_least,
+    "ays_sdxl_least": ays_sdxl_least,
 }
 
 
@@ -195,7 +255,7 @@ def _total(schedule: Schedule, steps: int) -> int:
     return total
 
 
-def _aligned(found: tuple[float, ...], schedule: Schedule, steps: int) -> Tensor:
+def _aligned(found: tuple[float, ...], schedule: Schedule, steps: int, *, least: bool = False) -> Tensor:
     """Levels through `found` on equal strides, log sigma linear between them; the last is 0."""
     if abs(schedule.sigma_max / found[0] - 1) > 0.05:
         raise ValueError(
@@ -203,7 +263,7 @@ def _aligned(found: tuple[float, ...], schedule: Schedule, steps: int) -> Tensor
             f"{schedule.sigma_max:.3g}; use karras or exponential"
         )
     _strides(0, 1, steps)  # refuses none
-    places = _strides(0, len(found) - 1, steps + 1)[:steps]
+    places = _strides(0, len(found) - 1, steps if least else steps + 1)[:steps]
     return _ending_in_zero(torch.from_numpy(np.exp(np.interp(places, np.arange(len(found)), np.log(found)))))
 
 

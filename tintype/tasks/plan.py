@@ -10,9 +10,10 @@ from torch import Tensor
 
 from tintype.common.config import nearest
 from tintype.common.rng import Noise
+from tintype.conditioning.towers import TextTowersConfig
 from tintype.diffusion.denoiser import Denoise, Denoiser
 from tintype.diffusion.guidance import Guidance
-from tintype.diffusion.names import canonical, preset, spacing
+from tintype.diffusion.names import A1111_XL, canonical, preset, spacing
 from tintype.diffusion.preset import Preset
 from tintype.diffusion.samplers import SAMPLERS, paces_itself, takes
 from tintype.families.base import LatentDiffusion
@@ -73,6 +74,8 @@ def _named(model: LatentDiffusion, request: Request) -> tuple[str, str]:
     config = model.config
     name, said = canonical(config.sampler if request.sampler is None else request.sampler)
     asked = None if request.scheduler is None else spacing(request.scheduler)
+    if isinstance(config.conditioner, TextTowersConfig):
+        said, asked = (A1111_XL.get(one or "", one) for one in (said, asked))
     if asked is not None and said is not None and asked != said:
         raise ValueError(f"sampler {request.sampler!r} and scheduler {request.scheduler!r}: two spacings; name one")
     own = preset(name, config.conventions)
