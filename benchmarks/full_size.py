@@ -126,6 +126,14 @@ def in_a_process(task: str, side: str, folder: Path, threads: int) -> dict[str, 
 # In one process, in turn
 
 
+def kept(call: Call) -> "Tensor":
+    """As `tintype.generate` calls networks."""
+    from tintype.common.memory import kept_memory
+
+    with kept_memory():
+        return call()
+
+
 def unets(model: "LatentDiffusion", folder: Path) -> Iterator[tuple[str, Call, Call]]:
     """Forwards of a guided pair, theirs and ours from the same weights."""
     import torch
@@ -143,7 +151,7 @@ def unets(model: "LatentDiffusion", folder: Path) -> Iterator[tuple[str, Call, C
         yield (
             f"U-Net forward, {side} x {side}, batch 2, s",
             lambda x=x: theirs(x, t, encoder_hidden_states=context, return_dict=False)[0],
-            lambda x=x: bound(x, t.float().expand(2)),
+            lambda x=x: kept(lambda: bound(x, t.float().expand(2))),
         )
 
 
@@ -154,7 +162,7 @@ def decoders(model: "LatentDiffusion", folder: Path) -> Iterator[tuple[str, Call
 
     theirs = AutoencoderKL.from_pretrained(folder / "vae").eval()
     z = torch.randn(1, 4, 64, 64)
-    yield "decoder, 512 x 512, s", lambda: theirs.decode(z).sample, lambda: model.autoencoder.decode(z)
+    yield "decoder, 512 x 512, s", lambda: theirs.decode(z).sample, lambda: kept(lambda: model.autoencoder.decode(z))
 
 
 def _difference(theirs: Call, ours: Call) -> float:

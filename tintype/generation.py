@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from tintype.common.memory import kept_memory
 from tintype.common.rng import Noise
 from tintype.conditioning.chunks import Reading
 from tintype.diffusion.denoiser import Conditioning, Denoise, Denoiser, repeated
@@ -106,12 +107,13 @@ def _walk(model: LatentDiffusion, request: Request, plan: Plan, noise: Noise) ->
         averaged = denoiser.scaling if preset.averages == "prediction" else None
         walk = sampler(preset.sampler, model.denoiser.schedule, eta=eta, averaged=averaged)
         steps = walk(denoise, plan.x, plan.sigmas, noise)
-    while True:  # inference mode is entered anew for each step, so that it never leaks to the caller between two
-        with torch.inference_mode():
-            step = next(steps, None)
-        if step is None:
-            return
-        yield step
+    with kept_memory():
+        while True:  # inference mode is entered anew for each step, so that it never leaks to the caller between two
+            with torch.inference_mode():
+                step = next(steps, None)
+            if step is None:
+                return
+            yield step
 
 
 def _abreast(walks: Sequence[Iterator[Step]]) -> Iterator[Step]:
@@ -136,7 +138,7 @@ def decode(model: LatentDiffusion, wrapped: Tensor, *, exact: bool = False) -> l
     """Wrapped latents B C h w -> B RGB pictures; `exact` decodes one by one."""
     groups = wrapped.split(1) if exact else (wrapped,)
     pictures: list[Image.Image] = []
-    with torch.inference_mode():
+    with kept_memory(), torch.inference_mode():
         for group in groups:
             latent = model.space.unwrap(group).to(model.autoencoder.post_quant_conv.weight.dtype)
             image = model.autoencoder.decode(latent).float()
@@ -152,8 +154,9 @@ def generate(model: LatentDiffusion, request: Request, *, cond: Conditioning | N
     repeat them.
     """
     resolved = resolve(model, request)
-    last = _last(steps(model, resolved, cond=cond))
-    return finish(model, resolved, last) if cond is None else decode(model, last.x, exact=resolved.exact)
+    with kept_memory():
+        last = _last(steps(model, resolved, cond=cond))
+        return finish(model, resolved, last) if cond is None else decode(model, last.x, exact=resolved.exact)
 
 
 def generate_each(model: LatentDiffusion, prompts: Sequence[str], request: Request) -> list[Image.Image]:
