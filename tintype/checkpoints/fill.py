@@ -34,10 +34,11 @@ def fill(
         dtype = (dtypes or {}).get(prefix, torch.float32)
         tensors = names.to_theirs(state({prefix: network}))
         wanted |= {name: (tuple(tensor.shape), dtype) for name, tensor in tensors.items()}
-    _compare(file, {name: shape for name, (shape, _) in wanted.items()}, beside)
+    renamed = {name: (renamed or {}).get(name, name) for name in wanted}
+    _compare(file, {name: shape for name, (shape, _) in wanted.items()}, beside, renamed)
 
     def read(name: str) -> dict[str, Tensor]:
-        stored = (renamed or {}).get(name, name)
+        stored = renamed[name]
         tensor, (_, dtype) = file.read(stored), wanted[name]
         parts = names.to_ours({name: tensor})
         parts = {ours: _laid_out(part.to(device=device, dtype=dtype)) for ours, part in parts.items()}
@@ -64,15 +65,21 @@ def _laid_out(tensor: Tensor) -> Tensor:
     return tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
 
 
-def _compare(file: TensorFile, expected: Mapping[str, tuple[int, ...]], beside: re.Pattern[str] | None) -> None:
+def _compare(
+    file: TensorFile,
+    expected: Mapping[str, tuple[int, ...]],
+    beside: re.Pattern[str] | None,
+    renamed: Mapping[str, str],
+) -> None:
     got = file.shapes
     missing = [name for name in expected if name not in got]
     unexpected = [name for name in got if name not in expected and not (beside and beside.match(name))]
     if missing or unexpected:
         raise ValueError(f"{_listed('missing', missing)}, {_listed('unexpected', unexpected)}")
     for name, shape in expected.items():
-        if got[name] != shape:
-            raise ValueError(f"{name} is {got[name]}; expected {shape}")
+        for stored in dict.fromkeys((name, renamed[name])):
+            if got[stored] != shape:
+                raise ValueError(f"{stored} is {got[stored]}; expected {shape}")
 
 
 def _listed(what: str, names: list[str]) -> str:
