@@ -11,7 +11,7 @@ from torch import nn
 from tintype.checkpoints.fill import fill, state
 from tintype.checkpoints.hashes import digest
 from tintype.checkpoints.tensors import TensorFile, open_tensors
-from tintype.common.files import save_tensors
+from tintype.common.files import METADATA_KEY, save_tensors
 from tintype.diffusion.latent_space import LatentSpace
 from tintype.diffusion.scaling import Prediction
 from tintype.diffusion.schedule import DDPMConfig
@@ -64,6 +64,8 @@ def load_single_file(
     Raises `ValueError` naming what is missing, unexpected or of another shape, and the family it was taken for.
     """
     file = open_tensors(path)
+    if METADATA_KEY in file.metadata:
+        raise ValueError(f"{path} is one network of a model of ours; open the folder {path.parent}")
     try:
         check_whole(file.shapes, autoencoder=first_stage is None)
         own = first_stage.network.config if first_stage else autoencoder_config(below(file.shapes, AUTOENCODER))
