@@ -12,9 +12,17 @@ from tintype.common.keymap import CONV_1X1, KeyMap, Rule, inside, module
 from tintype.families.diffusers_names import autoencoder_names, clip_text_names, unet_names
 from tintype.families.latent_diffusion import FACES_UNET, SEMANTIC_UNET, TEXT_UNET, VQ_F4, VQ_F8
 from tintype.families.latent_diffusion import SUPER_RESOLUTION_UNET as SR_UNET
-from tintype.families.stable_diffusion import CLIP_L, KL_F8, SD1_UNET, SD2_UNET, SDXL_UNET
+from tintype.families.stable_diffusion import (
+    CLIP_BIG_G,
+    CLIP_L,
+    KL_F8,
+    SD1_UNET,
+    SD2_UNET,
+    SDXL_UNET,
+    UPSCALER_UNET,
+)
 from tintype.models.autoencoder import Autoencoder
-from tintype.models.clip import CLIPText, CLIPTextConfig
+from tintype.models.clip import CLIPText
 from tintype.models.unet import UNet, UNetConfig
 
 CHURCHES = UNetConfig(
@@ -27,20 +35,7 @@ CHURCHES = UNetConfig(
     scale_shift=True,
     resample_in_blocks=True,
 )
-UPSCALER = dataclasses.replace(
-    SD2_UNET,
-    in_channels=7,
-    width=256,
-    mult=(1, 2, 2, 4),
-    depth=(0, 1, 1, 1),
-    num_heads=8,
-    head_dim=None,
-    self_attention=(False, False, False, True),
-    num_classes=1000,
-)
 MAP_UNET = dataclasses.replace(SEMANTIC_UNET, num_heads=None, head_dim=128)  # diffusers cannot say a number of heads
-CLIP_BIG_G = CLIPTextConfig(width=1280, num_layers=32, num_heads=20, activation="gelu", projection_dim=1280)
-
 
 Triple = tuple[nn.Module, nn.Module, KeyMap]  # ours, theirs, the map between them
 
@@ -55,7 +50,7 @@ FULL_SIZE = {
     "sd1": lambda: (UNet(SD1_UNET), their_unet(SD1_UNET, linear=False), unet_names(SD1_UNET, projection="conv")),
     "sd2": lambda: (UNet(SD2_UNET), their_unet(SD2_UNET), unet_names(SD2_UNET)),
     "sd2 unclip": unclip,
-    "sd2 upscaler": lambda: (UNet(UPSCALER), their_unet(UPSCALER), unet_names(UPSCALER)),
+    "sd2 upscaler": lambda: (UNet(UPSCALER_UNET), their_unet(UPSCALER_UNET), unet_names(UPSCALER_UNET)),
     "sdxl": lambda: (UNet(SDXL_UNET), their_unet(SDXL_UNET), unet_names(SDXL_UNET)),
     "churches": lambda: (UNet(CHURCHES), their_plain_unet(CHURCHES), unet_names(CHURCHES)),
     "ldm faces": lambda: (UNet(FACES_UNET), their_plain_unet(FACES_UNET), unet_names(FACES_UNET)),

@@ -6,12 +6,12 @@ import pytest
 import torch
 from diffusers.loaders import single_file_utils as theirs
 from network_oracles import randomize
-from test_diffusers_names import CHURCHES, UPSCALER
+from test_diffusers_names import CHURCHES
 from torch import Tensor
 
 from tintype.families import diffusers_names, ldm_names
 from tintype.families.diffusers_names import Projection
-from tintype.families.stable_diffusion import KL_F8, SD1_UNET, SD2_UNET, SDXL_UNET
+from tintype.families.stable_diffusion import KL_F8, SD1_UNET, SD2_UNET, SDXL_UNET, UPSCALER_UNET
 from tintype.models.autoencoder import Autoencoder, AutoencoderConfig
 from tintype.models.clip import CLIPText, CLIPTextConfig
 from tintype.models.unet import UNet, UNetConfig
@@ -23,7 +23,7 @@ UNETS: dict[str, tuple[UNetConfig, Projection]] = {
     "sd1": (SD1_UNET, "conv"),
     "sd1 inpainting": (dataclasses.replace(SD1_UNET, in_channels=9), "conv"),
     "sd2": (SD2_UNET, "linear"),
-    "upscaler": (UPSCALER, "linear"),
+    "upscaler": (UPSCALER_UNET, "linear"),
     "sdxl": (SDXL_UNET, "linear"),
     "refiner": (dataclasses.replace(SDXL_UNET, mult=(1, 2, 4, 4), depth=(0, 4, 4, 0), middle_depth=4), "linear"),
 }
