@@ -199,9 +199,7 @@ def test_shards_of_what_is_asked_for_are_fetched(
     [
         "unet/diffusion_pytorch_model.safetensors",
         "text_encoder/config.json",
-        "text_encoder/model.safetensors",
         "scheduler/scheduler_config.json",
-        "vae/config.json",
     ],
 )
 def test_a_cache_that_is_not_whole_is_made_whole(

@@ -42,10 +42,11 @@ def theirs_of(name: str) -> dict[str, Tensor]:
     return names(FAMILIES[name].config, FAMILIES[name]).to_theirs(ours_of(name))
 
 
-@every_sd
-def test_names_are_a_bijection_at_real_size(family: Family) -> None:
-    ours, theirs = ours_of(family.config.name), theirs_of(family.config.name)
-    back = names(family.config, family).to_ours(theirs)
+@pytest.mark.parametrize("name", TENSORS)
+def test_names_are_a_bijection_at_real_size(name: str) -> None:
+    """Those of the other families differ in the width of one tensor alone."""
+    ours, theirs = ours_of(name), theirs_of(name)
+    back = names(FAMILIES[name].config, FAMILIES[name]).to_ours(theirs)
     assert {name: one.shape for name, one in back.items()} == {name: one.shape for name, one in ours.items()}
     assert sum(one.numel() for one in theirs.values()) == sum(one.numel() for one in ours.values())
 
