@@ -22,7 +22,7 @@ from tintype.diffusion.samplers.euler import euler
 from tintype.diffusion.step import Step
 from tintype.families.base import LatentDiffusion
 from tintype.tasks.infotext import Provenance, stamp
-from tintype.tasks.plan import Plan, chosen, guidance_of, heard, resolve
+from tintype.tasks.plan import Plan, around, chosen, denoiser_of, guidance_of, heard, resolve
 from tintype.tasks.request import Request
 from tintype.tasks.steering import in_turn, wordings
 from tintype.tasks.text_to_image import text_to_image
@@ -79,8 +79,8 @@ def invert(model: LatentDiffusion, wrapped: Tensor, request: Request) -> Tensor:
     resolved = resolve(model, dataclasses.replace(request, sampler="DDIMScheduler", eta=None, cfg_scale=scale, **size))
     with torch.inference_mode():
         plan = text_to_image(model, resolved, Noise(resolved.seeds, device=model.device))
-        denoiser, rising = backwards(model.denoiser, plan.sigmas)
-        denoise = _guided(denoiser, resolved, plan)
+        denoiser, rising = backwards(denoiser_of(model, resolved), plan.sigmas)
+        denoise = _guided(denoiser, around(model, resolved), plan)
         x = wrapped.to(plan.x) * (1 + float(rising[0]) ** 2) ** 0.5
         return _last(euler(denoise, x, rising, Noise([]))).x
 
@@ -101,7 +101,7 @@ def _guided(denoiser: Denoiser, request: Request, plan: Plan) -> Denoise:
 def _walk(model: LatentDiffusion, request: Request, plan: Plan, noise: Noise) -> Iterator[Step]:
     with torch.inference_mode():
         denoiser = heard(model, request, plan.sigmas)
-        denoise = plan.wrap(_guided(denoiser, request, plan))
+        denoise = plan.wrap(_guided(denoiser, around(model, request), plan))
         preset = chosen(model, request)
         eta = preset.eta if request.eta is None else request.eta
         averaged = denoiser.scaling if preset.averages == "prediction" else None
@@ -199,6 +199,8 @@ def warnings(model: LatentDiffusion, request: Request) -> list[str]:
             sentences.append(f"{name}: the model never saw {', '.join(map(repr, unknown))}; left out")
         cut = {f"one chunk of {one.room} tokens; left out from {one.cut[0]!r} on" for one in readings if one.cut}
         sentences += [f"{name}: longer than {one}" for one in sorted(cut)]
+    if request.negative_prompt and model.config.unet.guidance_dim is not None:
+        sentences.append("negative_prompt: the model guides itself and is asked once a step; left out")
     return sentences
 
 

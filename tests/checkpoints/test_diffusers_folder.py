@@ -214,6 +214,7 @@ OTHERS = (
 )
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers' and numpy's
 @pytest.mark.parametrize("name", RELEASED)
 def test_a_released_scheduler_goes_for_others_as_from_config_does(folder: Path, name: str) -> None:
     """The training steps that each visits, unasked for a spacing."""

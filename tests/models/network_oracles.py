@@ -66,6 +66,7 @@ def their_unet(
         projection_class_embeddings_input_dim=config.vector_dim,
         resnet_time_scale_shift="scale_shift" if config.scale_shift else "default",
         norm_num_groups=config.norm_groups,
+        time_cond_proj_dim=config.guidance_dim,
         **vectors,
     )
 

@@ -31,6 +31,7 @@ from tintype.families.base import (
     LatentDiffusion,
     Tells,
     assemble,
+    suited,
     towers,
 )
 from tintype.families.detect import detect
@@ -232,7 +233,7 @@ def family_config(
         space=LatentSpace(scale=(1.0,)) if pipeline.settings.get("_class_name") in UNSCALED else space,
         size=_size(pipeline, autoencoder, released),
     )
-    return _sampled_as(config, pipeline.scheduler), projection
+    return _sampled_as(suited(config), pipeline.scheduler), projection
 
 
 def _unet(component: Component) -> tuple[UNetConfig, Projection]:

@@ -59,6 +59,14 @@ class FamilyConfig:
                 raise ValueError(f"space.{name} has {len(entries)} entries; expected 1 or {channels}, one per channel")
 
 
+def suited(config: FamilyConfig) -> FamilyConfig:
+    """With what latent consistency models are made for (Luo et al. 2023; the defaults of diffusers' pipeline), where
+    the U-Net is one that is told the guidance scale."""
+    if config.unet.guidance_dim is None:
+        return config
+    return dataclasses.replace(config, steps=4, cfg_scale=8.5, sampler="lcm", scheduler=None)
+
+
 ConditionerKind = Literal[
     "clip", "open_clip", "clip_and_open_clip", "open_clip_pooled", "bert", "layout", "class", "spatial", "none"
 ]

@@ -11,7 +11,7 @@ from tintype.conditioning.spatial import SpatialConfig
 from tintype.conditioning.text import TextConfig
 from tintype.conditioning.towers import TextTowersConfig
 from tintype.diffusion.scaling import Prediction
-from tintype.families.base import ConditionerConfig, ConditionerKind, Family, FamilyConfig, Tells
+from tintype.families.base import ConditionerConfig, ConditionerKind, Family, FamilyConfig, Tells, suited
 from tintype.families.latent_diffusion import FAMILIES as LATENT_DIFFUSION
 from tintype.families.shapes import (
     Shapes,
@@ -111,11 +111,13 @@ def family_of(config: FamilyConfig) -> Family:
 def fitted(shapes: Shapes, family: Family, autoencoder: AutoencoderConfig) -> FamilyConfig:
     """The family's configuration with networks of the sizes in the header."""
     config = family.config
-    return dataclasses.replace(
-        config,
-        unet=unet_config(below(shapes, UNET), config.unet),
-        autoencoder=autoencoder,
-        conditioner=_conditioner(shapes, config.conditioner),
+    return suited(
+        dataclasses.replace(
+            config,
+            unet=unet_config(below(shapes, UNET), config.unet),
+            autoencoder=autoencoder,
+            conditioner=_conditioner(shapes, config.conditioner),
+        )
     )
 
 

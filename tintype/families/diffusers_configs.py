@@ -50,7 +50,6 @@ UNET_FIXED: dict[str, tuple[Json, ...]] = {
     "time_embedding_dim": (None,),
     "time_embedding_act_fn": (None,),
     "timestep_post_act": (None,),
-    "time_cond_proj_dim": (None,),
     "resnet_time_scale_shift": ("default",),
     "resnet_skip_time_act": (False,),
     "resnet_out_scale_factor": (1.0, 1),
@@ -118,6 +117,7 @@ def unet_from(config: Config) -> tuple[UNetConfig, Projection]:
         vector_dim=_optional(config, "projection_class_embeddings_input_dim", int),
         num_classes=_optional(config, "num_class_embeds", int),
         norm_groups=_one(config, "norm_num_groups", int, 32),
+        guidance_dim=_optional(config, "time_cond_proj_dim", int),
     )
     return unet, "linear" if config.get("use_linear_projection", False) else "conv"
 
@@ -142,6 +142,7 @@ def unet_to(config: UNetConfig, projection: Projection, *, sample_size: int, num
         "only_cross_attention": [not one for one in config.self_attention] or False,
         "num_class_embeds": config.num_classes,
         "norm_num_groups": config.norm_groups,
+        "time_cond_proj_dim": config.guidance_dim,
     }
     if config.vector_dim is not None:
         written |= {

@@ -82,6 +82,8 @@ def token_transformer_names(config: TokenTransformerConfig) -> KeyMap:
 def _unet(config: UNetConfig, projection: Projection, vector: VectorEmbedding) -> Iterator[Rule]:
     yield from module("time_embed.0", "time_embedding.linear_1")
     yield from module("time_embed.2", "time_embedding.linear_2")
+    if config.guidance_dim is not None:
+        yield Rule("guidance_embed.weight", "time_embedding.cond_proj.weight")
     if config.num_classes is not None:
         yield Rule("vector_embed.weight", "class_embedding.weight")
     if config.vector_dim is not None:

@@ -72,6 +72,8 @@ def spatial_names() -> KeyMap:
 def _unet(config: UNetConfig, projection: Projection) -> Iterator[Rule | Fused]:
     yield from module("time_embed.0", "time_embed.0")
     yield from module("time_embed.2", "time_embed.2")
+    if config.guidance_dim is not None:
+        yield Rule("guidance_embed.weight", "time_embed.cond_proj.weight")
     if config.num_classes is not None:
         yield Rule("vector_embed.weight", "label_emb.weight")
     if config.vector_dim is not None:

@@ -48,6 +48,7 @@ def unet_config(shapes: Shapes, released: UNetConfig) -> UNetConfig:
         num_classes=shapes["label_emb.weight"][0] if "label_emb.weight" in shapes else None,
         scale_shift=first_scale == 2 * out_channels[0],
         resample_in_blocks=in_blocks and levels > 1,
+        guidance_dim=shapes["time_embed.cond_proj.weight"][1] if "time_embed.cond_proj.weight" in shapes else None,
     )
 
 

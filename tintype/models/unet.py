@@ -8,9 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tintype.common.config import added
 from tintype.nn.attention import AttentionBlock, KeysValues, SpatialTransformer
 from tintype.nn.blocks import Downsample, ResBlock, Upsample
-from tintype.nn.embedding import timestep_embedding
+from tintype.nn.embedding import guidance_embedding, timestep_embedding
 from tintype.nn.layers import Layers, to_channels_last
 from tintype.nn.lean import lean
 
@@ -41,6 +42,7 @@ class UNetConfig:
     scale_shift: bool = False  # time acts as scale and shift of a norm (LSUN churches)
     resample_in_blocks: bool = False  # residual blocks change the resolution (LSUN churches, inpainting_big)
     norm_groups: int = 32
+    guidance_dim: int | None = added(None)  # latent consistency models: told the guidance scale, with the time
 
     def __post_init__(self) -> None:
         for name, entries in (("depth", self.depth), ("self_attention", self.self_attention or self.depth)):
@@ -109,6 +111,7 @@ class UNet(nn.Module):
         self.config = config
         width, emb = config.width, 4 * config.width
         self.time_embed = nn.Sequential(nn.Linear(width, emb), nn.SiLU(), nn.Linear(emb, emb))
+        self.guidance_embed = nn.Linear(config.guidance_dim, width, bias=False) if config.guidance_dim else None
         self.vector_embed = _vector_embed(config, emb)
         self.conv_in = nn.Conv2d(config.in_channels, width, 3, padding=1)
 
@@ -193,9 +196,9 @@ class UNet(nn.Module):
 
     # What depends on time and on the prompt
 
-    def embedding(self, t: Tensor, vector_embedding: Tensor | None) -> Tensor:
-        width = self.config.width
-        emb = self.time_embed(timestep_embedding(t, width).to(self.conv_in.weight.dtype))  # B 4*width
+    def embedding(self, t: Tensor, vector_embedding: Tensor | None, guidance: Tensor | None = None) -> Tensor:
+        time = timestep_embedding(t, self.config.width).to(self.conv_in.weight.dtype)  # B width
+        emb = self.time_embed(time if guidance is None else time + guidance)  # B 4*width
         return F.silu(emb if vector_embedding is None else emb + vector_embedding)
 
     def embedded_vector(self, vector: Tensor | None) -> Tensor | None:
@@ -204,6 +207,15 @@ class UNet(nn.Module):
             raise ValueError(f"got {got} vector conditioning; this U-Net expects {expected} vector")
         return None if self.vector_embed is None or vector is None else self.vector_embed(vector)
 
+    def embedded_guidance(self, scale: float | None) -> Tensor | None:
+        if (scale is None) != (self.guidance_embed is None):
+            expected = "one: bind what `at_guidance` returns" if scale is None else "none, guidance is around it"
+            raise ValueError(f"got guidance scale {scale}; this U-Net expects {expected}")
+        if self.guidance_embed is None or scale is None:
+            return None
+        weight = self.guidance_embed.weight
+        return self.guidance_embed(guidance_embedding(scale, weight.shape[1], device=weight.device).to(weight.dtype))
+
     def keys_values(self, context: Tensor | None) -> ContextKV:
         got = None if context is None else context.shape[-1]
         expected = self.config.context_dim if self._transformers else None
@@ -211,8 +223,15 @@ class UNet(nn.Module):
             raise ValueError(f"got {_context_of(got)}; this U-Net expects {_context_of(expected)}")
         return () if context is None else tuple(one.keys_values(context) for one in self._transformers)
 
-    def forward(self, x: Tensor, t: Tensor, context: Tensor | None = None, vector: Tensor | None = None) -> Tensor:
-        emb = self.embedding(t, self.embedded_vector(vector))
+    def forward(
+        self,
+        x: Tensor,
+        t: Tensor,
+        context: Tensor | None = None,
+        vector: Tensor | None = None,
+        guidance: float | None = None,
+    ) -> Tensor:
+        emb = self.embedding(t, self.embedded_vector(vector), self.embedded_guidance(guidance))
         shifts = [_projection(block)(emb) for block in self.res_blocks]
         return self.run(x, shifts, self.keys_values(context))
 
@@ -226,6 +245,11 @@ class UNet(nn.Module):
         Raises `ValueError` for a network without self-attention there.
         """
         return BoundUNet(self, context, vector).perturbed()
+
+    def at_guidance(self, scale: float) -> "GuidedUNet":
+        """The network with its guidance scale filled in. Raises `ValueError` when used if it was not taught to hear
+        one."""
+        return GuidedUNet(self, scale)
 
     def run(self, x: Tensor, shifts: list[Tensor], context: ContextKV) -> Tensor:
         each_shift, each_context = iter(shifts), iter(context)
@@ -249,15 +273,35 @@ class UNet(nn.Module):
         return self.conv_out(F.silu(self.norm_out(x)))
 
 
+@dataclass(frozen=True, slots=True)
+class GuidedUNet:
+    """A U-Net that is told the guidance scale, and this scale: what it takes beside is as of `UNet`."""
+
+    unet: UNet
+    scale: float
+
+    def __call__(self, x: Tensor, t: Tensor, context: Tensor | None = None, vector: Tensor | None = None) -> Tensor:
+        return self.unet(x, t, context, vector, self.scale)
+
+    def bind(self, context: Tensor | None, vector: Tensor | None) -> "BoundUNet":
+        return BoundUNet(self.unet, context, vector, self.scale)
+
+    def bind_perturbed(self, context: Tensor | None, vector: Tensor | None) -> "BoundUNet":
+        return BoundUNet(self.unet, context, vector, self.scale).perturbed()
+
+
 class BoundUNet:
     """(x, t) -> output for one prompt: keys and values, the vector embedding, the stacked projections of the time
     embedding and the lean copy of the network are made once, here."""
 
-    def __init__(self, unet: UNet, context: Tensor | None, vector: Tensor | None) -> None:
+    def __init__(
+        self, unet: UNet, context: Tensor | None, vector: Tensor | None, guidance: float | None = None
+    ) -> None:
         projections = [_projection(block) for block in unet.res_blocks]
         self._unet = lean(unet)
         self._context = unet.keys_values(context)
         self._vector_embedding = unet.embedded_vector(vector)
+        self._guidance = unet.embedded_guidance(guidance)
         self._weight = torch.cat([projection.weight for projection in projections])
         self._bias = torch.cat([projection.bias for projection in projections])
         self._sizes = [projection.out_features for projection in projections]
@@ -276,7 +320,7 @@ class BoundUNet:
         return self
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
-        emb = self._unet.embedding(t, self._vector_embedding)
+        emb = self._unet.embedding(t, self._vector_embedding, self._guidance)
         shifts = F.linear(emb, self._weight, self._bias).split(self._sizes, dim=1)
         return self._unet.run(x, list(shifts), self._context)
 

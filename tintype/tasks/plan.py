@@ -17,6 +17,7 @@ from tintype.diffusion.names import A1111_XL, canonical, preset, spacing
 from tintype.diffusion.preset import Preset
 from tintype.diffusion.samplers import SAMPLERS, paces_itself, takes
 from tintype.families.base import LatentDiffusion
+from tintype.models.unet import UNet
 from tintype.tasks.request import Request
 from tintype.tasks.steering import Steering, check
 
@@ -94,10 +95,29 @@ def chosen(model: LatentDiffusion, request: Request) -> Preset:
 
 
 def heard(model: LatentDiffusion, request: Request, sigmas: Tensor) -> Denoiser:
-    """The model's denoiser, its network told the times that the sampler's name calls for."""
+    """The model's denoiser for a resolved request, its network told the times that the sampler's name calls for."""
     assert request.scheduler is not None
     schedule = chosen(model, request).told(model.denoiser.schedule, request.scheduler, sigmas)
-    return dataclasses.replace(model.denoiser, schedule=schedule)
+    return dataclasses.replace(denoiser_of(model, request), schedule=schedule)
+
+
+def denoiser_of(model: LatentDiffusion, request: Request) -> Denoiser:
+    """The model's denoiser; a network that is told the guidance scale has the resolved request's."""
+    network = model.denoiser.network
+    if not _guides_itself(model):
+        return model.denoiser
+    assert isinstance(network, UNet)
+    assert request.cfg_scale is not None
+    return dataclasses.replace(model.denoiser, network=network.at_guidance(request.cfg_scale))
+
+
+def around(model: LatentDiffusion, request: Request) -> Request:
+    """The resolved request as guidance around the network hears it: one that guides itself gets no second pass."""
+    return dataclasses.replace(request, cfg_scale=1.0) if _guides_itself(model) else request
+
+
+def _guides_itself(model: LatentDiffusion) -> bool:
+    return model.config.unet.guidance_dim is not None
 
 
 def _check_side(name: str, side: int, factor: int) -> None:

@@ -2,7 +2,7 @@
 
 from tintype.common.rng import Noise
 from tintype.families.base import LatentDiffusion
-from tintype.tasks.plan import Plan, pure_noise, spaced, unchanged
+from tintype.tasks.plan import Plan, around, pure_noise, spaced, unchanged
 from tintype.tasks.request import Request
 from tintype.tasks.steering import steer
 
@@ -18,6 +18,6 @@ def text_to_image(model: LatentDiffusion, request: Request, noise: Noise) -> Pla
     return Plan(
         x=pure_noise(model, request, noise, float(sigmas[0])),
         sigmas=sigmas,
-        steering=steer(model.reads, request, sigmas, len(noise.seeds)),
+        steering=steer(model.reads, around(model, request), sigmas, len(noise.seeds)),
         wrap=unchanged,
     )
