@@ -293,17 +293,20 @@ def _size(pipeline: Pipeline, autoencoder: AutoencoderConfig, released: FamilyCo
 
 
 def _sampled_as(config: FamilyConfig, scheduler: Component) -> FamilyConfig:
-    """Sampled as the folder says, where that is a sampler we know; its spacing of training steps also goes for samplers
-    asked for by name, as with `from_config`."""
+    """Sampled as the folder says, where that is a sampler we know; its spacings also go for samplers asked for by
+    name, as with `from_config`."""
     spacing = _optional_word(scheduler, "timestep_spacing")
+    levels = next((ours for flag, ours in SPACING_FLAGS.items() if scheduler.config.get(flag) is True), None)
+    config = dataclasses.replace(config, spacing=spacing, levels=levels)
     if scheduler.kind not in DIFFUSERS:
-        return dataclasses.replace(config, spacing=spacing)
+        return config
     for name, value in ASSUMED.items():
         if scheduler.config.get(name, value) != value:
             log.warning("%s: %s is %s; taken as %s", scheduler.folder, name, scheduler.config[name], value)
-    walked = None if DIFFUSERS[scheduler.kind].firm else spacing  # which has its own, whatever the file says
-    usual = next((ours for flag, ours in SPACING_FLAGS.items() if scheduler.config.get(flag) is True), walked)
-    return dataclasses.replace(config, sampler=scheduler.kind, scheduler=usual, spacing=spacing)
+    own = DIFFUSERS[scheduler.kind]
+    walked = None if own.firm else spacing  # which has its own, whatever the file says
+    usual = levels if levels is not None and own.flagged else walked
+    return dataclasses.replace(config, sampler=scheduler.kind, scheduler=usual)
 
 
 def _optional_word(component: Component, name: str) -> str | None:

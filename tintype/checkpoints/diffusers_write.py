@@ -174,7 +174,7 @@ def _write_schedulers(folder: Path, config: FamilyConfig) -> dict[str, Json]:
     walked = config.scheduler if config.scheduler in ("leading", "trailing", "linspace") else None
     spacing = config.spacing or (None if walked == DIFFUSERS[kind].scheduler else walked)
     settings |= {} if spacing is None else {"timestep_spacing": spacing}  # else each class has its own
-    settings |= {flag: True for flag, ours in SPACING_FLAGS.items() if config.scheduler == ours}
+    settings |= {flag: True for flag, ours in SPACING_FLAGS.items() if ours in (config.scheduler, config.levels)}
     index: dict[str, Json] = {"scheduler": ["diffusers", kind]}
     (folder / "scheduler").mkdir()
     _write_json(folder / "scheduler" / "scheduler_config.json", settings)

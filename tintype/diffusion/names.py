@@ -20,7 +20,12 @@ Conventions = Literal["plain", "diffusers"]
 # solvers take the first of steps + 1, and tell the network whole steps (which only some of them round before they cut);
 # the singlestep one knows no other spacing of training steps.
 _EULER = Preset(
-    sampler="euler", scheduler="linspace", means={"linspace": "uniform"}, within="linspace", start="noise at the top"
+    sampler="euler",
+    scheduler="linspace",
+    means={"linspace": "uniform"},
+    within="linspace",
+    flagged=True,
+    start="noise at the top",
 )
 _OPEN = {"linspace": "linspace_open", "leading": "leading_open"}
 _WHOLE: dict[str, Whole] = {
@@ -29,7 +34,7 @@ _WHOLE: dict[str, Whole] = {
     "exponential": "floored",
     "beta": "floored",
 }
-_MULTISTEP = Preset(sampler="dpmpp_2m", scheduler="linspace", means=_OPEN, whole=_WHOLE)
+_MULTISTEP = Preset(sampler="dpmpp_2m", scheduler="linspace", means=_OPEN, flagged=True, whole=_WHOLE)
 _DPM2 = dataclasses.replace(_EULER, whole={"karras": "rounded"})
 
 
@@ -42,7 +47,7 @@ DIFFUSERS = {
     "DDPMScheduler": Preset(sampler="ddpm", scheduler="leading"),
     "PNDMScheduler": Preset(sampler="plms", scheduler="leading", last="least", averages="prediction"),
     "EulerDiscreteScheduler": _EULER,
-    "EulerAncestralDiscreteScheduler": _as(_EULER, "euler_ancestral"),
+    "EulerAncestralDiscreteScheduler": dataclasses.replace(_EULER, sampler="euler_ancestral", flagged=False),
     "HeunDiscreteScheduler": _as(_EULER, "heun"),
     "LMSDiscreteScheduler": _as(_EULER, "lms"),
     "KDPM2DiscreteScheduler": _as(_DPM2, "dpm_2"),

@@ -20,13 +20,14 @@ class Preset:
 
     scheduler: the spacing taken unasked; `firm` if even a model's own does not go before it. means: what this program
     calls by a spacing's name, where that is another of ours. within: the spacing of training steps between whose ends
-    the levels of others (karras, ...) lie, where those are not the schedule's. eta: None is the sampler's own. start:
-    std of the first x, that of noise alone, of signal and noise together ("whole"), or of noise alone only where the
-    first level is the noisiest. whole: spacings of which the network is told whole training steps ("taught": of those
-    that lcm has). last: where the last step leads: to zero, to the schedule's least level, to a level of its own, or
-    nowhere ("stop": the level above is the end). skipped: the last level above zero is left out, and one more taken
-    before (k-diffusion's `discard_next_to_last_sigma`). averages: what a multistep mean is taken of, where a sampler
-    leaves the choice: eps, or the network's own prediction.
+    the levels of others (karras, ...) lie, where those are not the schedule's. flagged: whether a model's own spacing
+    of noise levels (`use_karras_sigmas` in its file) goes before. eta: None is the sampler's own. start: std of the
+    first x, that of noise alone, of signal and noise together ("whole"), or of noise alone only where the first level
+    is the noisiest. whole: spacings of which the network is told whole training steps ("taught": of those that lcm
+    has). last: where the last step leads: to zero, to the schedule's least level, to a level of its own, or nowhere
+    ("stop": the level above is the end). skipped: the last level above zero is left out, and one more taken before
+    (k-diffusion's `discard_next_to_last_sigma`). averages: what a multistep mean is taken of, where a sampler leaves
+    the choice: eps, or the network's own prediction.
     """
 
     sampler: str
@@ -34,6 +35,7 @@ class Preset:
     firm: bool = False
     means: Mapping[str, str] = field(default_factory=dict[str, str])
     within: str | None = None
+    flagged: bool = False
     eta: float | None = None
     start: Literal["whole", "noise", "noise at the top"] = "whole"
     whole: Mapping[str, Whole] = field(default_factory=dict[str, Whole])

@@ -35,7 +35,8 @@ AnyConditioner = (
 class FamilyConfig:
     """Everything but the weights. `size`, `steps`, `cfg_scale`, `sampler`, `scheduler`: what a request gets that does
     not say; without `scheduler` the sampler's own spacing. `conventions`: what our samplers' names mean here;
-    `spacing`: of the released scheduler's settings, for samplers asked for by name."""
+    `spacing`, `levels`: of the released scheduler's settings, the spacing of training steps and that of noise levels,
+    for samplers asked for by name."""
 
     name: str
     unet: UNetConfig
@@ -51,6 +52,7 @@ class FamilyConfig:
     scheduler: str | None = "leading"
     conventions: Conventions = added("plain")
     spacing: str | None = added(None)
+    levels: str | None = added(None)
 
     def __post_init__(self) -> None:
         channels = self.autoencoder.latent_channels

@@ -83,7 +83,8 @@ def _named(model: LatentDiffusion, request: Request) -> tuple[str, str]:
     if request.sampler is None or (config.conventions == "plain" and not own.firm):
         usual = (config.scheduler, own.scheduler)
     else:  # the model's default spacing is its default sampler's, and no other's
-        usual = (None if own.firm else config.spacing, own.scheduler, config.scheduler)
+        walked = None if own.firm else config.spacing
+        usual = (config.levels if own.flagged else None, walked, own.scheduler, config.scheduler)
     return name, next(one for one in (asked, said, *usual, "leading") if one is not None)
 
 
