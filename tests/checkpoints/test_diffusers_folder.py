@@ -227,9 +227,10 @@ def test_a_released_scheduler_goes_for_others_as_from_config_does(folder: Path, 
     (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(settings))
     model = tintype.load(folder)
     assert (model.config.sampler, model.config.scheduler, model.config.spacing) == said_so
-    save_diffusers_folder(folder.parent / f"{name} again", model, dtype=torch.float32)
-    again = tintype.load(folder.parent / f"{name} again").config
-    assert (again.sampler, again.scheduler, again.spacing, again.levels) == (*said_so, model.config.levels)
+    if name in ("sd1", "sdxl", "karras"):  # nothing said, a spacing, a flag
+        save_diffusers_folder(folder.parent / f"{name} again", model, dtype=torch.float32)
+        again = tintype.load(folder.parent / f"{name} again").config
+        assert (again.sampler, again.scheduler, again.spacing, again.levels) == (*said_so, model.config.levels)
     own = getattr(diffusers, said_so[0]).from_pretrained(folder / "scheduler")
     for other in OTHERS:
         theirs = own if other is None else getattr(diffusers, other).from_config(own.config)

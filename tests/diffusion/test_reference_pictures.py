@@ -180,18 +180,19 @@ def test_a_class_of_diffusers_means_its_picture(
 WITHIN = [name for name in DIFFUSERS if "karras" in SPACINGS.get(name, EULER)]
 
 
-@pytest.mark.parametrize("walked", ["leading", "trailing"])
-@pytest.mark.parametrize("spacing", ["karras", "exponential", "beta"])
+@pytest.mark.parametrize(
+    ("spacing", "walked"), [("karras", "leading"), ("beta", "leading"), ("exponential", "trailing")]
+)
 @pytest.mark.parametrize("name", WITHIN)
 def test_levels_lie_where_the_class_lays_them_on_a_model_of_other_training_steps(
     default: LatentDiffusion, name: str, spacing: str, walked: str
 ) -> None:
     """Euler's kin lay Karras' levels between the ends of SDXL's leading steps, the multistep solvers do not."""
-    mine = ours(default, "eps", spacing=walked, sampler=name, scheduler=spacing, steps=10)
+    mine = ours(default, "eps", spacing=walked, sampler=name, scheduler=spacing, steps=5)
     settings = settings_of(walked) | settings_of(spacing)
     if name == "DPMSolverSinglestepScheduler":
         del settings["timestep_spacing"]  # which it does not know
-    other = theirs(getattr(diffusers, name), "eps", 10, Recorded.kept, **settings)
+    other = theirs(getattr(diffusers, name), "eps", 5, Recorded.kept, **settings)
     same(mine, other, tolerance=1e-4)
 
 
