@@ -8,9 +8,9 @@ import torch
 from clip_oracles import their_tokenizer
 from diffusers import DDIMScheduler, DDPMScheduler, DiffusionPipeline
 from network_oracles import randomize, their_autoencoder, their_clip_text, their_unet
+from safetensors.torch import save_file
 from torch import Tensor
 
-from tintype.common.files import save_tensors
 from tintype.conditioning.text import TextConfig
 from tintype.conditioning.towers import TextTowersConfig
 from tintype.families import diffusers_names
@@ -171,5 +171,5 @@ def beside(name: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def save_single_file(path: Path, tensors: dict[str, Tensor]) -> Path:
-    save_tensors(path, tensors)
+    save_file(tensors, path, metadata={"format": "pt"})
     return path

@@ -13,10 +13,13 @@ import torch
 from diffusers import (
     DDIMScheduler,
     DiffusionPipeline,
+    DPMSolverMultistepScheduler,
     EulerDiscreteScheduler,
     LDMPipeline,
     LDMSuperResolutionPipeline,
     LDMTextToImagePipeline,
+    PNDMScheduler,
+    SchedulerMixin,
 )
 from diffusers.pipelines.latent_diffusion.pipeline_latent_diffusion import LDMBertConfig, LDMBertModel
 from family_oracles import BETAS, SETTINGS, STABLE, pipeline
@@ -256,6 +259,33 @@ def test_the_scheduler_is_the_folders_own(folder: Path) -> None:
     said(folder / "scheduler" / "scheduler_config.json", beta_schedule="sigmoid")
     with pytest.raises(ValueError, match="scheduler: beta_schedule is 'sigmoid'; expected linear, scaled_linear"):
         tintype.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "sampler"),
+    [
+        (PNDMScheduler(**SETTINGS, **BETAS, skip_prk_steps=True, set_alpha_to_one=False), "PNDMScheduler"),
+        (PNDMScheduler(**SETTINGS, **BETAS, set_alpha_to_one=False), "pndm"),
+        (DPMSolverMultistepScheduler(**SETTINGS, **BETAS), "DPMSolverMultistepScheduler"),
+        (DPMSolverMultistepScheduler(**SETTINGS, **BETAS, algorithm_type="sde-dpmsolver++"), "dpmpp_2m_sde"),
+    ],
+)
+def test_a_setting_may_make_it_another_sampler(scheduler: SchedulerMixin, sampler: str, folder: Path) -> None:
+    scheduler.save_pretrained(folder / "scheduler")
+    assert tintype.load(folder).config.sampler == sampler
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("clip_sample", True), ("steps_offset", 0), ("final_sigmas_type", "sigma_min")]
+)
+def test_what_is_sampled_otherwise_than_the_folder_says_is_told(
+    name: str, value: object, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tintype.load(folder)
+    assert not caplog.records
+    said(folder / "scheduler" / "scheduler_config.json", **{name: value})
+    tintype.load(folder)
+    assert f"{name} is {value}; taken as" in caplog.text
 
 
 def test_a_tokenizer_that_pads_with_zeros(folder: Path) -> None:

@@ -56,7 +56,18 @@ INDEX = "model_index.json"
 OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}  # before diffusers 0.17
 BESIDE = re.compile(r"(.*\.)?position_ids$|logit_scale$|to_logits\.|visual_projection|vision_model\.")
 UNSCALED = ("LDMSuperResolutionPipeline",)  # that decode latents as they are, whatever the autoencoder's file says
-ASSUMED: Config = {"steps_offset": 1, "set_alpha_to_one": False}  # what Stable Diffusion's own files say
+ASSUMED: Config = {  # what Stable Diffusion's own files say
+    "steps_offset": 1,
+    "set_alpha_to_one": False,
+    "clip_sample": False,
+    "thresholding": False,
+    "use_lu_lambdas": False,
+    "final_sigmas_type": "zero",
+}
+OTHER_SAMPLERS = {  # that a class is by one of its settings
+    ("PNDMScheduler", "skip_prk_steps", False): "pndm",
+    ("DPMSolverMultistepScheduler", "algorithm_type", "sde-dpmsolver++"): "dpmpp_2m_sde",
+}
 
 
 class Component(NamedTuple):
@@ -306,7 +317,14 @@ def _sampled_as(config: FamilyConfig, scheduler: Component) -> FamilyConfig:
     own = DIFFUSERS[scheduler.kind]
     walked = None if own.firm else spacing  # which has its own, whatever the file says
     usual = levels if levels is not None and own.flagged else walked
-    return dataclasses.replace(config, sampler=scheduler.kind, scheduler=usual)
+    return dataclasses.replace(config, sampler=_sampler(scheduler), scheduler=usual)
+
+
+def _sampler(scheduler: Component) -> str:
+    for (kind, setting, value), ours in OTHER_SAMPLERS.items():
+        if scheduler.kind == kind and scheduler.config.get(setting) == value:
+            return ours
+    return scheduler.kind
 
 
 def _optional_word(component: Component, name: str) -> str | None:

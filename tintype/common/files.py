@@ -94,7 +94,8 @@ def save_tensors(
     """Write a safetensors file; `metadata` (anything JSON can hold) travels in its header, or `texts` as they are."""
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with whole_file(path) as temporary:
-        save_file(contiguous, temporary, metadata=dict(texts or {METADATA_KEY: json.dumps(metadata)}))
+        header = {} if metadata is None else {METADATA_KEY: json.dumps(metadata)}
+        save_file(contiguous, temporary, metadata=dict(texts or header))
 
 
 def load_tensors(path: Path, *, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
