@@ -140,8 +140,10 @@ def test_foreign_files_and_names_are_refused(tmp_path: Path) -> None:
     save_tensors(foreign, {"x": torch.zeros(1)})
     with pytest.raises(ValueError, match="no tintype header"):
         read_header(foreign)
-    with pytest.raises(ValueError, match=r"is one network of a model of ours; open the folder"):
+    with pytest.raises(ValueError, match=r"its tensors are named x; expected a Stable Diffusion"):
         tintype.load(str(foreign))
+    with pytest.raises(ValueError, match=r"is one network of a model of ours; open the folder"):
+        tintype.load(EMBEDDED / "unet.safetensors")
     with pytest.raises(ValueError, match=r"a folder without model_index\.json or model\.json"):
         tintype.load(str(tmp_path))
     with pytest.raises(ValueError, match="no model 'defualt'; expected default"):
