@@ -156,7 +156,11 @@ def generate(model: LatentDiffusion, request: Request, *, cond: Conditioning | N
     resolved = resolve(model, request)
     with kept_memory():
         last = _last(steps(model, resolved, cond=cond))
-        return finish(model, resolved, last) if cond is None else decode(model, last.x, exact=resolved.exact)
+        return (
+            finish(model, resolved, last)
+            if cond is None
+            else decode(model, latents(model, resolved, last), exact=resolved.exact)
+        )
 
 
 def generate_each(model: LatentDiffusion, prompts: Sequence[str], request: Request) -> list[Image.Image]:

@@ -120,6 +120,22 @@ def test_damaged_programs_are_value_errors(code: bytes) -> None:
         read_program(code)
 
 
+@pytest.mark.parametrize(
+    "code",
+    [
+        b"})" + b"\x85" * 300_000 + b"K\x01s.",  # a tuple within tuples, as a key
+        b"})" + b"\x94h\x00\x86" * 200 + b"K\x01s.",  # a pair of the same pair of the same pair ...
+        b"ccollections\nOrderedDict\n])" + b"\x85" * 300_000 + b"K\x01\x86a\x85R.",
+        b")" + b"\x85" * 300_000 + b"\x8c\x01x\x93.",
+        b"(\x8c\x07storage)" + b"\x85" * 300_000 + b"\x8c\x010\x8c\x03cpuK\x01tQ.",
+    ],
+    ids=["deep key", "doubled key", "deep pair", "deep name", "deep storage"],
+)
+def test_tuples_without_end_are_neither_hashed_nor_printed(code: bytes) -> None:
+    with pytest.raises(ValueError, match=r"^its pickle is damaged"):
+        read_program(code)
+
+
 @pytest.mark.parametrize("keep", [0, 3, 100, 400, 0.5, 0.9, 0.999])
 def test_a_file_cut_anywhere_is_refused(tmp_path: Path, keep: float) -> None:
     path = tmp_path / "model.ckpt"

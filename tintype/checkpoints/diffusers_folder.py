@@ -40,6 +40,7 @@ from tintype.families.diffusers_configs import (
     Config,
     autoencoder_from,
     clip_text_from,
+    number_dim_from,
     plain_unet_from,
     schedule_from,
     token_transformer_from,
@@ -53,16 +54,18 @@ from tintype.nn.weightless import weightless
 log = logging.getLogger(__name__)
 
 INDEX = "model_index.json"
-OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}  # before diffusers 0.17
-BESIDE = re.compile(r"(.*\.)?position_ids$|logit_scale$|to_logits\.|visual_projection|vision_model\.")
+BESIDE = re.compile(r"(.*\.)?position_ids$|logit_scale$|to_logits\.|visual_projection|vision_model\.|text_projection\.weight$")
 UNSCALED = ("LDMSuperResolutionPipeline",)  # that decode latents as they are, whatever the autoencoder's file says
-ASSUMED: Config = {  # what Stable Diffusion's own files say
+ASSUMED: Config = {  # what Stable Diffusion's own files say, and our presets of the classes
     "steps_offset": 1,
     "set_alpha_to_one": False,
     "clip_sample": False,
     "thresholding": False,
-    "use_lu_lambdas": False,
     "final_sigmas_type": "zero",
+    "solver_order": 2,
+    "lower_order_final": True,
+    "interpolation_type": "linear",
+    "timestep_type": "discrete",
 }
 OTHER_SAMPLERS = {  # that a class is by one of its settings
     ("PNDMScheduler", "skip_prk_steps", False): "pndm",
@@ -130,7 +133,7 @@ def load_diffusers_folder(
     fillings = [Filling(pipeline.unet, networks.unet, names, dtype=dtype)]
     if first_stage is None:
         names = diffusers_names.autoencoder_names(config.autoencoder)
-        fillings.append(Filling(pipeline.autoencoder, networks.autoencoder, names, _modern_attention))
+        fillings.append(Filling(pipeline.autoencoder, networks.autoencoder, names, diffusers_names.modern_attention))
     if isinstance(networks.conditioner, BertConditioner) and pipeline.bert is not None:
         networks.conditioner.vocabulary = folder / "tokenizer" / "vocab.txt"
         names = diffusers_names.token_transformer_names(networks.conditioner.encoder.config)
@@ -151,7 +154,7 @@ def load_first_stage_folder(folder: Path, *, variant: str | None = None, device:
     with weightless():
         network = Autoencoder(config)
     names = diffusers_names.autoencoder_names(config)
-    paths = _fill(Filling(component, network, names, _modern_attention), variant, device)
+    paths = _fill(Filling(component, network, names, diffusers_names.modern_attention), variant, device)
     return FirstStage(network, space, tuple(paths))
 
 
@@ -185,11 +188,6 @@ def _fill(filling: Filling, variant: str | None, device: str) -> tuple[Path, ...
     except ValueError as error:
         raise ValueError(f"{component.folder}: {error}") from error
     return file.paths
-
-
-def _modern_attention(name: str) -> str:
-    *place, layer, kind = name.split(".")
-    return ".".join([*place, OLD_ATTENTION.get(layer, layer), kind]) if "attentions" in place else name
 
 
 def _without_level(name: str) -> str:
@@ -274,7 +272,10 @@ def _conditioner(pipeline: Pipeline, released: ConditionerConfig | None) -> Cond
             pairs = zip(pipeline.towers, released.towers, strict=True)
             zeros = pipeline.settings.get("force_zeros_for_empty_prompt", released.zeros_for_empty)
             return dataclasses.replace(
-                released, towers=tuple(_tower(*pair) for pair in pairs), zeros_for_empty=zeros is True
+                released,
+                towers=tuple(_tower(*pair) for pair in pairs),
+                number_dim=number_dim_from(pipeline.unet.config),
+                zeros_for_empty=zeros is True,
             )
         case BertConfig() if pipeline.bert is not None:
             return dataclasses.replace(released, encoder=token_transformer_from(pipeline.bert.config))
@@ -307,6 +308,8 @@ def _sampled_as(config: FamilyConfig, scheduler: Component) -> FamilyConfig:
     """Sampled as the folder says, where that is a sampler we know; its spacings also go for samplers asked for by
     name, as with `from_config`."""
     spacing = _optional_word(scheduler, "timestep_spacing")
+    if spacing not in (None, "leading", "trailing", "linspace"):
+        raise ValueError(f"scheduler: timestep_spacing is {spacing!r}; expected leading, trailing or linspace")
     levels = next((ours for flag, ours in SPACING_FLAGS.items() if scheduler.config.get(flag) is True), None)
     config = dataclasses.replace(config, spacing=spacing, levels=levels)
     if scheduler.kind not in DIFFUSERS:

@@ -26,7 +26,11 @@ CONFIGURATIONS = [
 
 def is_hub_name(name: str) -> bool:
     """Whether it is written as owner/repository, or owner/repository/file."""
-    return REPOSITORY.fullmatch(name) is not None or FILE.fullmatch(name) is not None
+    if FILE.fullmatch(name):
+        return True
+    return REPOSITORY.fullmatch(name) is not None and not name.endswith(
+        (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
+    )
 
 
 def fetched(name: str, *, variant: str | None = None) -> Path:

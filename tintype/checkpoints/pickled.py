@@ -148,7 +148,10 @@ class _Machine:
             case "GLOBAL":
                 stack.append(_Global(*str(argument).split(" ")))
             case "STACK_GLOBAL":
-                stack.append(_Global(*map(str, self._popped(2))))
+                module, attribute = self._popped(2)
+                if not isinstance(module, str) or not isinstance(attribute, str):
+                    raise ValueError("a global without a name")
+                stack.append(_Global(module, attribute))
             case "BINPERSID":
                 stack.append(_storage(stack.pop()))
             case "REDUCE" | "NEWOBJ":
@@ -181,13 +184,22 @@ class _Machine:
 
     def _set(self, items: list[Any]) -> None:
         for key, value in zip(items[::2], items[1::2], strict=True):
-            dict.__setitem__(self.stack[-1], key, value)
+            dict.__setitem__(self.stack[-1], _checked_key(key), value)
+
+
+def _checked_key(key: Any) -> Any:
+    """Tuples within tuples, harmless to build, take forever (or the stack) to hash and to print."""
+    if not isinstance(key, str | bytes | int | float | _Global | _Inert | None):
+        raise ValueError(f"a key of type {type(key).__name__}")
+    return key
 
 
 def _storage(identity: Any) -> _Storage:
     kind, storage_type, key, _, count = identity
-    if kind != "storage" or storage_type.module != "torch" or storage_type.name not in DTYPES:
-        raise _Refused(f"{kind} {storage_type}")
+    if kind != "storage" or not isinstance(storage_type, _Global) or not isinstance(key, str | int):
+        raise ValueError("a persistent object that is no storage")
+    if storage_type.module != "torch" or storage_type.name not in DTYPES:
+        raise _Refused(f"storage of {storage_type}")
     return _Storage(DTYPES[storage_type.name], str(key), int(count))
 
 
@@ -201,7 +213,8 @@ def _called(function: Any, arguments: tuple[Any, ...]) -> object:
         case "torch._utils._rebuild_parameter":
             return arguments[0]
         case "collections.OrderedDict":
-            return dict(*arguments)
+            pairs = list(*arguments)
+            return {_checked_key(key): value for key, value in pairs}
         case "torch.Size":
             return tuple(arguments[0])
         case name if name in _INERT_CALLS:
@@ -228,7 +241,10 @@ def pickled_tensors(path: Path) -> dict[str, Stored]:
     try:
         with zipfile.ZipFile(path) as archive:
             entries = {entry.filename: entry for entry in archive.infolist()}
-            [program] = [name for name in entries if name.count("/") == 1 and name.endswith("/data.pkl")]
+            programs = [name for name in entries if name.count("/") == 1 and name.endswith("/data.pkl")]
+            if len(programs) != 1:
+                raise ValueError(f"a zip with {len(programs)} pickles in it; expected one, as torch.save writes it")
+            [program] = programs
             if entries[program].file_size > LARGEST_PROGRAM:
                 raise ValueError(f"its pickle has {entries[program].file_size} bytes; expected fewer than 64 MiB")
             root = read_program(archive.read(program))

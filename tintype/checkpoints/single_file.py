@@ -15,11 +15,12 @@ from tintype.common.files import METADATA_KEY, save_tensors
 from tintype.diffusion.latent_space import LatentSpace
 from tintype.diffusion.scaling import Prediction
 from tintype.diffusion.schedule import DDPMConfig
+from tintype.families import diffusers_names, ldm_names, single_file
 from tintype.families.base import AnyConditioner, FamilyConfig, LatentDiffusion, assemble, make_conditioner
 from tintype.families.detect import AUTOENCODER, check_whole, detect, family_of, fitted, tells
 from tintype.families.diffusers_configs import PREDICTIONS
-from tintype.families.shapes import autoencoder_config, below
-from tintype.families.single_file import BESIDE, autoencoder_names, averaged_names, expects_text_model, names
+from tintype.families.shapes import DIFFUSERS_PLACES, LDM_PLACES, autoencoder_config, below
+from tintype.families.single_file import BESIDE, averaged_names, expects_text_model
 from tintype.models.autoencoder import Autoencoder
 from tintype.models.unet import UNet
 from tintype.nn.weightless import weightless
@@ -81,7 +82,7 @@ def load_single_file(
         fill(
             {part: network for part, network in wanted.items() if network is not None},
             file,
-            names(config, family, text_model=expects_text_model(file.shapes)),
+            single_file.names(config, family, text_model=expects_text_model(file.shapes)),
             dtypes={"unet": dtype, "conditioner": dtype},
             device=device,
             beside=re.compile(f"{BESIDE.pattern}|{AUTOENCODER}") if first_stage else BESIDE,
@@ -95,14 +96,18 @@ def load_single_file(
 
 
 def load_first_stage(path: Path, *, device: str = "cpu") -> FirstStage:
-    """An autoencoder in LDM's layout: a file of its own, or that of a whole checkpoint. Raises `ValueError`."""
+    """An autoencoder in a file of its own, in either layout, or that of a whole checkpoint. Raises `ValueError`."""
     file = open_tensors(path)
     whole = file.below(AUTOENCODER) if any(name.startswith(AUTOENCODER) for name in file.shapes) else file
+    whole = whole.renamed(diffusers_names.modern_attention)
+    theirs = any(name.startswith("encoder.down_blocks.") for name in whole.shapes)
     try:
         with weightless():
-            network = Autoencoder(autoencoder_config(whole.shapes))
+            network = Autoencoder(autoencoder_config(whole.shapes, DIFFUSERS_PLACES if theirs else LDM_PLACES))
+        names = diffusers_names.autoencoder_names if theirs else ldm_names.autoencoder_names
         beside = re.compile(f"loss\\.|model_ema\\.|{BESIDE.pattern}")
-        fill({"autoencoder": network}, whole, autoencoder_names(network.config, ""), device=device, beside=beside)
+        rules = names(network.config).below("autoencoder.", "")
+        fill({"autoencoder": network}, whole, rules, device=device, beside=beside)
     except ValueError as error:
         raise ValueError(f"{path} is no autoencoder: {error}") from error
     return FirstStage(network, None, (path,))
@@ -111,12 +116,27 @@ def load_first_stage(path: Path, *, device: str = "cpu") -> FirstStage:
 def save_single_file(path: Path, model: LatentDiffusion, *, dtype: torch.dtype) -> None:
     """In LDM's layout, safetensors. Raises `ValueError` for a model of a family that has none."""
     family = family_of(model.config)
-    tensors = names(model.config, family).to_theirs(state(model.networks))
+    tensors = single_file.names(model.config, family).to_theirs(state(model.networks))
+    _check_told(model.config, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
     tensors = {name: tensor.to(dtype) for name, tensor in tensors.items()}
+    if isinstance(model.config.schedule, DDPMConfig) and model.config.schedule.zero_terminal_snr:
+        tensors["ztsnr"] = torch.zeros(0)
     if model.space != family.config.space:
         tensors["scale_factor"] = torch.tensor(model.space.scale[0])
     said = {ours: theirs for theirs, ours in PREDICTIONS.items()}[model.config.prediction]
     save_tensors(path, tensors, texts={PREDICTION_KEY: said})
+
+
+def _check_told(config: FamilyConfig, shapes: dict[str, tuple[int, ...]]) -> None:
+    """Raises `ValueError` for a model that a file without configuration would be taken for another."""
+    family = detect(tells(shapes, config.autoencoder), config.prediction)
+    told = fitted(shapes, family, autoencoder_config(below(shapes, AUTOENCODER)))
+    for part in ("unet", "autoencoder", "conditioner"):
+        if getattr(told, part) != getattr(config, part):
+            raise ValueError(
+                f"its {part} is not as {family.config.name} has it ({getattr(config, part)}), which one file does not "
+                "tell; expected a folder as target"
+            )
 
 
 def _said_prediction(file: TensorFile) -> Prediction | None:

@@ -30,8 +30,10 @@ def chosen(names: Iterable[str], variant: str | None = None) -> str | None:
 
 
 def weight_files(folder: Path, variant: str | None = None) -> list[Path]:
-    """The chosen file, or the shards that its index names. Raises `ValueError` when there is none."""
-    name = chosen((entry.name for entry in folder.iterdir()), variant) if folder.is_dir() else None
+    """The chosen file, or the shards that its index names. Only a U-Net must have the variant: the other parts of a
+    pipeline often come in one precision. Raises `ValueError` when there is none."""
+    names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
+    name = chosen(names, variant) or (chosen(names) if folder.name != "unet" else None)
     if name is None:
         asked = f" of variant {variant}" if variant else ""
         raise ValueError(

@@ -18,6 +18,7 @@ from tintype.families.shapes import (
     below,
     clip_text_config,
     open_clip_config,
+    shape_of,
     token_transformer_config,
     unet_config,
 )
@@ -74,7 +75,7 @@ def tells(shapes: Shapes, autoencoder: AutoencoderConfig) -> Tells:
     """What a header in LDM's layout shows."""
     return Tells(
         conditioner=_kind(shapes),
-        extra_channels=shapes[ENTRANCE][1] - autoencoder.latent_channels,
+        extra_channels=shape_of(shapes, ENTRANCE)[1] - autoencoder.latent_channels,
         codebook=autoencoder.codebook_size is not None,
         levels=len(autoencoder.mult),
         classes=f"{UNET}label_emb.weight" in shapes,
@@ -141,11 +142,11 @@ def _conditioner(shapes: Shapes, released: ConditionerConfig | None) -> Conditio
             encoder = token_transformer_config(below(shapes, CLIP), released.encoder)
             return dataclasses.replace(released, encoder=encoder)
         case ClassConfig(), _:
-            num_classes, width = shapes[CLASSES]
+            num_classes, width = shape_of(shapes, CLASSES)[:2]
             null = None if released.null_class is None else num_classes - 1  # it is the last where there is one
             return dataclasses.replace(released, num_classes=num_classes, width=width, null_class=null)
         case SpatialConfig(), _:
-            out_channels, num_classes = shapes[CLASS_MAPS][:2]
+            out_channels, num_classes = shape_of(shapes, CLASS_MAPS)[:2]
             return dataclasses.replace(released, num_classes=num_classes, out_channels=out_channels)
         case _:
             return released

@@ -19,6 +19,7 @@ from tintype.models.unet import UNetConfig
 T = TypeVar("T")
 Config = Mapping[str, Json]
 
+LARGEST, MOST_LAYERS = 2**20, 256  # of any size, and of layers and heads: what a configuration may ask for
 BETAS: dict[str, Betas] = {"linear": "linear", "scaled_linear": "scaled_linear", "squaredcos_cap_v2": "cosine"}
 SPACING_FLAGS = {
     "use_karras_sigmas": "karras",
@@ -85,6 +86,11 @@ CLIP_FIXED: dict[str, tuple[Json, ...]] = {"layer_norm_eps": (1e-5,), "hidden_ac
 SCHEDULE_FIXED: dict[str, tuple[Json, ...]] = {"trained_betas": (None,), "use_flow_sigmas": (None, False)}
 
 
+def number_dim_from(config: Config) -> int:
+    """How many cosines and sines SDXL's U-Net makes of each number beside the text."""
+    return _one(config, "addition_time_embed_dim", int, 256)
+
+
 def unet_from(config: Config) -> tuple[UNetConfig, Projection]:
     """UNet2DConditionModel. Raises `ValueError` for what our U-Net does not do."""
     _refuse_others("unet", config, UNET_FIXED)
@@ -97,7 +103,7 @@ def unet_from(config: Config) -> tuple[UNetConfig, Projection]:
         if _list(config, f"{way}_block_types", str) != kinds:
             raise ValueError(f"unet: {way}_block_types are {config[f'{way}_block_types']}; expected {kinds}")
     only_cross = _per_level(config.get("only_cross_attention", False), levels)
-    heads = _per_level(config.get("num_attention_heads") or config["attention_head_dim"], levels)
+    heads = _per_level(config.get("num_attention_heads") or config.get("attention_head_dim"), levels)
     sizes = {size // one for size, one in zip(channels, heads, strict=True)}
     if len(set(heads)) > 1 and len(sizes) > 1:
         raise ValueError(f"unet: attention_head_dim {heads} for channels {channels}; expected one number or one size")
@@ -107,7 +113,7 @@ def unet_from(config: Config) -> tuple[UNetConfig, Projection]:
         out_channels=_one(config, "out_channels", int),
         width=channels[0],
         mult=tuple(size // channels[0] for size in channels),
-        num_blocks=_one(config, "layers_per_block", int),
+        num_blocks=_layers(config, "layers_per_block"),
         depth=tuple(depth if one else 0 for depth, one in zip(layers, attends, strict=True)),
         middle_depth=layers[-1],
         context_dim=_one(config, "cross_attention_dim", int),
@@ -167,7 +173,7 @@ def plain_unet_from(config: Config) -> UNetConfig:
         out_channels=_one(config, "out_channels", int),
         width=channels[0],
         mult=tuple(one // channels[0] for one in channels),
-        num_blocks=_one(config, "layers_per_block", int),
+        num_blocks=_layers(config, "layers_per_block"),
         depth=tuple(known[kind] for kind in kinds),
         middle_depth=int(_one(config, "add_attention", bool, True)),
         context_dim=None,
@@ -216,7 +222,7 @@ def autoencoder_from(config: Config) -> tuple[AutoencoderConfig, LatentSpace]:
         latent_channels=_one(config, "latent_channels", int),
         width=channels[0],
         mult=tuple(size // channels[0] for size in channels),
-        num_blocks=_one(config, "layers_per_block", int),
+        num_blocks=_layers(config, "layers_per_block"),
         attention_levels=tuple(level for level, kind in enumerate(kinds) if kind.startswith("Attn")),
         middle_attention=_one(config, "mid_block_add_attention", bool, True),
         codebook_size=_optional(config, "num_vq_embeddings", int),
@@ -261,7 +267,7 @@ def clip_text_from(config: Config) -> CLIPTextConfig:
         vocabulary_size=_one(config, "vocab_size", int, 49_408),
         context_length=_one(config, "max_position_embeddings", int, 77),
         width=width,
-        num_layers=_one(config, "num_hidden_layers", int),
+        num_layers=_layers(config, "num_hidden_layers"),
         num_heads=_one(config, "num_attention_heads", int),
         activation=cast("Activation", _one(config, "hidden_act", str, "quick_gelu")),
         projection_dim=_one(config, "projection_dim", int, 512) if projects else None,
@@ -296,7 +302,7 @@ def token_transformer_from(config: Config) -> TokenTransformerConfig:
         vocabulary_size=_one(config, "vocab_size", int),
         context_length=_one(config, "max_position_embeddings", int),
         width=width,
-        num_layers=_one(config, "encoder_layers", int),
+        num_layers=_layers(config, "encoder_layers"),
         num_heads=_one(config, "encoder_attention_heads", int),
         head_dim=_one(config, "head_dim", int),
     )
@@ -371,9 +377,21 @@ def _one(config: Config, name: str, kind: type[T], default: T | None = None) -> 
     value: object = config.get(name, cast("Json", default))
     if kind is float and type(value) is int:
         value = float(value)
-    if type(value) is not kind:
-        raise ValueError(f"{name} is {value!r}; expected {kind.__name__}")
+    if type(value) is not kind or (kind is int and not 1 <= cast("int", value) <= LARGEST):
+        raise ValueError(
+            f"{name} is {value!r}; expected {kind.__name__}" + (f", 1 to {LARGEST}" if kind is int else "")
+        )
     return value
+
+
+def _counts(value: Json) -> bool:
+    return type(value) is int and 1 <= value <= MOST_LAYERS
+
+
+def _layers(config: Config, name: str) -> int:
+    if not _counts(config.get(name)):
+        raise ValueError(f"{name} is {config.get(name)!r}; expected a whole number from 1 to {MOST_LAYERS}")
+    return _one(config, name, int)
 
 
 def _optional(config: Config, name: str, kind: type[T]) -> T | None:
@@ -384,11 +402,13 @@ def _list(config: Config, name: str, kind: type[T]) -> list[T]:
     values = config.get(name)
     if not isinstance(values, list) or not values or not all(isinstance(value, kind) for value in values):
         raise ValueError(f"{name} is {values!r}; expected a list of {kind.__name__}")
+    if kind is int and not all(1 <= cast("int", value) <= LARGEST for value in values):
+        raise ValueError(f"{name} is {values!r}; expected whole numbers from 1 to {LARGEST}")
     return cast("list[T]", values)
 
 
 def _per_level(value: Json, levels: int) -> list[int]:
     found: Sequence[Json] = value if isinstance(value, list) else [value] * levels
-    if len(found) != levels or not all(isinstance(one, int) for one in found):
-        raise ValueError(f"{value!r}: expected a whole number, or one for each of {levels} levels")
+    if len(found) != levels or not all(isinstance(one, bool) or _counts(one) for one in found):
+        raise ValueError(f"{value!r}: expected a whole number to {MOST_LAYERS}, or one for each of {levels} levels")
     return cast("list[int]", list(found))

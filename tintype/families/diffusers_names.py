@@ -25,6 +25,7 @@ RES_BLOCK = {
     "shortcut": "conv_shortcut",
 }
 ATTENTION = {"to_q": "to_q", "to_k": "to_k", "to_v": "to_v", "to_out": "to_out.0"}
+OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}  # before diffusers 0.17
 ATTENTION_BLOCK = {"norm": "group_norm"} | {f"attention.{ours}": theirs for ours, theirs in ATTENTION.items()}
 TRANSFORMER_BLOCK = {
     "norm1": "norm1",
@@ -67,6 +68,12 @@ def unet_names(
 def autoencoder_names(config: AutoencoderConfig) -> KeyMap:
     """AutoencoderKL, or VQModel with a codebook. Pixels that enter as channels (`patch_size`) change no name."""
     return KeyMap(_autoencoder(config))
+
+
+def modern_attention(name: str) -> str:
+    """A parameter of an autoencoder as diffusers spells it since 0.17."""
+    *place, layer, kind = name.split(".")
+    return ".".join([*place, OLD_ATTENTION.get(layer, layer), kind]) if "attentions" in place else name
 
 
 def clip_text_names(config: CLIPTextConfig, *, prefix: str = "text_model.") -> KeyMap:

@@ -16,7 +16,6 @@ from tintype.conditioning.towers import TextTowersConfig
 from tintype.families import diffusers_names, ldm_names
 from tintype.families.base import ConditionerConfig, Family, FamilyConfig
 from tintype.families.detect import AUTOENCODER, CLIP, OPEN_CLIP, REFINER, TEXT_MODEL, UNET, XL_FIRST, XL_SECOND
-from tintype.models.autoencoder import AutoencoderConfig
 
 AVERAGED = "model_ema."
 COND = "cond_stage_model."
@@ -27,6 +26,7 @@ BESIDE = re.compile(
     r"model_ema\.|betas$|alphas_cumprod|sqrt_|log_one_minus_|posterior_|lvlb_weights$|logvar$|scale_factor$"
     r"|denoiser\.sigmas$|v_pred$|ztsnr$|first_stage_model\.(loss|model_ema)\.|depth_model\.|low_scale_model\."
     r"|(cond_stage_model|conditioner\.embedders\.\d)\.(.*\.)?(position_ids|logit_scale|attn_mask)$"
+    r"|embedding_manager\.|(cond_stage_model|conditioner\.embedders\.\d)\.(.*\.)?(vision_model|visual_projection|visual)\."
     r"|cond_stage_model\.model\.(text_projection$|transformer\.resblocks\.23\.)"
     r"|(cond_stage_model|conditioner\.embedders\.0)\.(transformer\.)?text_projection(\.weight)?$"
     r"|cond_stage_model\.transformer\.to_logits\."
@@ -38,13 +38,8 @@ def names(config: FamilyConfig, family: Family, *, text_model: bool = True) -> K
     """`text_model`: whether names of CLIP's tower begin so; files of either spelling are about."""
     unet = ldm_names.unet_names(config.unet, projection=family.projection).below("unet.", UNET)
     conditioner = [one.below("conditioner.", "") for one in _conditioner(config.conditioner, text_model)]
-    both = (unet, autoencoder_names(config.autoencoder), *conditioner)
-    return KeyMap(rule for one in both for rule in one.rules)
-
-
-def autoencoder_names(config: AutoencoderConfig, prefix: str = AUTOENCODER) -> KeyMap:
-    """Of the first stage; a file of its own has no prefix."""
-    return ldm_names.autoencoder_names(config).below("autoencoder.", prefix)
+    autoencoder = ldm_names.autoencoder_names(config.autoencoder).below("autoencoder.", AUTOENCODER)
+    return KeyMap(rule for one in (unet, autoencoder, *conditioner) for rule in one.rules)
 
 
 def expects_text_model(names: Mapping[str, object]) -> bool:

@@ -45,6 +45,8 @@ class UNetConfig:
     guidance_dim: int | None = added(None)  # latent consistency models: told the guidance scale, with the time
 
     def __post_init__(self) -> None:
+        if self.width < 1 or min(self.mult, default=0) < 1:
+            raise ValueError(f"width {self.width}, mult {self.mult}: expected 1 or more everywhere")
         for name, entries in (("depth", self.depth), ("self_attention", self.self_attention or self.depth)):
             if len(entries) != len(self.mult):
                 raise ValueError(f"{name} {entries} and mult {self.mult}: one entry per level is expected in both")
