@@ -54,7 +54,9 @@ from tintype.nn.weightless import weightless
 log = logging.getLogger(__name__)
 
 INDEX = "model_index.json"
-BESIDE = re.compile(r"(.*\.)?position_ids$|logit_scale$|to_logits\.|visual_projection|vision_model\.|text_projection\.weight$")
+BESIDE = re.compile(
+    r"(.*\.)?position_ids$|logit_scale$|to_logits\.|visual_projection|vision_model\.|text_projection\.weight$"
+)
 UNSCALED = ("LDMSuperResolutionPipeline",)  # that decode latents as they are, whatever the autoencoder's file says
 ASSUMED: Config = {  # what Stable Diffusion's own files say, and our presets of the classes
     "steps_offset": 1,
