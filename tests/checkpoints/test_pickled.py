@@ -1,6 +1,7 @@
 """Checkpoints that torch.save wrote, read without obeying them."""
 
 import pickle
+import struct
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
@@ -166,6 +167,68 @@ def test_tensors_that_reach_beyond_their_data_are_refused(tmp_path: Path) -> Non
     assert program.count(b"K\x04\x85") == 1
     rewritten(path, {"model/data.pkl": program.replace(b"K\x04\x85", b"K\x05\x85")})
     with pytest.raises(ValueError, match="5 values in a storage of 4"):
+        open_tensors(path)
+    halves = program.replace(b"K\x04\x85", b"G" + struct.pack(">d", 4.0) + b"\x85")
+    rewritten(path, {"model/data.pkl": halves})
+    with pytest.raises(ValueError, match="a tensor of no shape"):
+        open_tensors(path)
+
+
+def test_a_tensor_that_repeats_one_value_is_refused(tmp_path: Path) -> None:
+    """Else a file of a few kilobytes asks for as much memory as it likes."""
+    path = tmp_path / "model.ckpt"
+    torch.save({"a": torch.ones(1).expand(2**20, 2**20)}, path)
+    assert path.stat().st_size < 4096
+    with pytest.raises(ValueError, match=r"1099511627776 values, repeated from a storage of 1\)"):
+        open_tensors(path)
+    torch.save({"a": torch.ones(6).as_strided((2, 3), (1, 2))}, path)  # as many as there are is any order of them
+    assert open_tensors(path).shapes == {"a": (2, 3)}
+
+
+CENTRAL = struct.Struct("<4s6H3I5H2I")  # the directory's header of an entry (APPNOTE 4.3.12)
+
+
+def entry_changed(path: Path, entry: str, **changes: int) -> None:
+    """The directory's word on an entry, not the entry."""
+    content = bytearray(path.read_bytes())
+    place = content.rindex(entry.encode()) - CENTRAL.size
+    fields = list(CENTRAL.unpack_from(content, place))
+    assert fields[0] == b"PK\1\2"
+    for name, value in changes.items():
+        fields[{"flags": 3, "method": 4, "offset": 16}[name]] = value
+    CENTRAL.pack_into(content, place, *fields)
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("entry", "changes", "message"),
+    [
+        ("model/data/0", {"offset": 2**31}, "the data of a lies elsewhere than it says"),
+        ("model/data/0", {"offset": 1}, "the data of a lies elsewhere than it says"),
+        ("model/data/0", {"flags": 1}, "the data of a is encrypted"),
+        ("model/data/0", {"method": zipfile.ZIP_DEFLATED}, "the data of a is compressed"),
+        ("model/data.pkl", {"offset": 2**31}, "is not a whole .ckpt"),
+        ("model/data.pkl", {"flags": 1}, "its pickle is encrypted"),
+        ("model/data.pkl", {"method": zipfile.ZIP_LZMA}, "is not a whole .ckpt"),
+    ],
+)
+def test_a_directory_that_lies_is_refused(entry: str, changes: dict[str, int], message: str, tmp_path: Path) -> None:
+    path = tmp_path / "model.ckpt"
+    torch.save({"a": torch.ones(4)}, path)
+    entry_changed(path, entry)
+    assert open_tensors(path).shapes == {"a": (4,)}
+    entry_changed(path, entry, **changes)
+    with pytest.raises(ValueError, match=message):
+        open_tensors(path)
+
+
+def test_data_that_would_end_beyond_the_file_is_refused(tmp_path: Path) -> None:
+    """Its header is there, and its length is told by nothing but the directory."""
+    path = tmp_path / "model.ckpt"
+    torch.save({"a": torch.ones(4096)}, path)
+    end = path.read_bytes().rindex(b"PK\3\4")  # of a small entry after it
+    entry_changed(path, "model/data/0", offset=end)
+    with pytest.raises(ValueError, match="the data of a lies elsewhere than it says"):
         open_tensors(path)
 
 

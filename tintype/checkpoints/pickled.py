@@ -5,7 +5,9 @@ values and descriptions of tensors. A global may be named, as Lightning names th
 called must be in a short list, or the file is refused. Nothing is imported, and no tensor is read before it is wanted.
 """
 
+import lzma
 import math
+import os
 import pickletools
 import struct
 import zipfile
@@ -20,6 +22,7 @@ from tintype.checkpoints.stored import Stored
 
 LARGEST_PROGRAM = 64 * 2**20  # bytes; Stable Diffusion's has 0.3 MiB
 LOCAL_HEADER = struct.Struct("<4s5H3I2H")  # of a zip entry (APPNOTE 4.3.7)
+ENCRYPTED = 1  # of an entry's flags (APPNOTE 4.4.4)
 
 DTYPES = {
     "DoubleStorage": torch.float64,
@@ -224,13 +227,21 @@ def _called(function: Any, arguments: tuple[Any, ...]) -> object:
 
 
 def _described(storage: Any, offset: int, shape: tuple[int, ...], stride: tuple[int, ...]) -> Described:
-    """Raises `ValueError` for a tensor that would reach beyond its storage."""
-    if not isinstance(storage, _Storage) or len(shape) != len(stride) or min((offset, *shape, *stride), default=0) < 0:
+    """Raises `ValueError` for a tensor that would reach beyond its storage, or repeats what is there (strides of 0), by
+    which a small file could ask for any amount of memory."""
+    counts = (offset, *shape, *stride)
+    if not isinstance(storage, _Storage) or len(shape) != len(stride) or not all(map(_counts, counts)):
         raise ValueError("a tensor of no shape")
     reach = offset + sum((side - 1) * step for side, step in zip(shape, stride, strict=True)) + 1
     if math.prod(shape) and reach > storage.count:
         raise ValueError(f"a tensor of {reach} values in a storage of {storage.count}")
+    if math.prod(shape) > storage.count:
+        raise ValueError(f"a tensor of {math.prod(shape)} values, repeated from a storage of {storage.count}")
     return Described(storage, offset, tuple(shape), tuple(stride))
+
+
+def _counts(value: object) -> bool:
+    return type(value) is int and value >= 0
 
 
 def pickled_tensors(path: Path) -> dict[str, Stored]:
@@ -247,8 +258,10 @@ def pickled_tensors(path: Path) -> dict[str, Stored]:
             [program] = programs
             if entries[program].file_size > LARGEST_PROGRAM:
                 raise ValueError(f"its pickle has {entries[program].file_size} bytes; expected fewer than 64 MiB")
+            if entries[program].flag_bits & ENCRYPTED:
+                raise ValueError("its pickle is encrypted; expected a file as torch.save writes it")
             root = read_program(archive.read(program))
-    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, zlib.error) as error:
+    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, zlib.error, lzma.LZMAError) as error:
         raise ValueError(f"{path} is not a whole .ckpt ({error}); copy or download it again") from error
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
@@ -278,10 +291,33 @@ def _entries(value: object) -> dict[str, object]:
 
 def _stored(file: BinaryIO, entry: zipfile.ZipInfo | None, name: str, one: Described) -> Stored:
     size = one.storage.count * one.storage.dtype.itemsize
-    if entry is None or entry.compress_type != zipfile.ZIP_STORED or entry.file_size != size:
-        has = "is missing" if entry is None else f"has {entry.file_size} bytes"
+    has = _unlike(entry, size)
+    if entry is None or has is not None:
         raise ValueError(f"{file.name}: the data of {name} {has}; expected {size}; copy or download the file again")
-    file.seek(entry.header_offset)
-    *_, name_length, extra_length = LOCAL_HEADER.unpack(file.read(LOCAL_HEADER.size))
-    begin = entry.header_offset + LOCAL_HEADER.size + name_length + extra_length
+    begin = _content(file, entry.header_offset)
+    if begin is None or begin + size > os.fstat(file.fileno()).st_size:
+        raise ValueError(
+            f"{file.name}: the data of {name} lies elsewhere than it says; copy or download the file again"
+        )
     return Stored(begin, one.storage.dtype, one.shape, one.stride, one.offset)
+
+
+def _unlike(entry: zipfile.ZipInfo | None, size: int) -> str | None:
+    """What it is that keeps an entry from being so many plain bytes."""
+    if entry is None:
+        return "is missing"
+    if entry.flag_bits & ENCRYPTED:
+        return "is encrypted"
+    if entry.compress_type != zipfile.ZIP_STORED:
+        return "is compressed"
+    return None if entry.file_size == size else f"has {entry.file_size} bytes"
+
+
+def _content(file: BinaryIO, offset: int) -> int | None:
+    """Where the bytes of the entry with its header here begin; None where there is no header."""
+    file.seek(offset)
+    header = file.read(LOCAL_HEADER.size)
+    if len(header) < LOCAL_HEADER.size or not header.startswith(b"PK\x03\x04"):
+        return None
+    *_, name_length, extra_length = LOCAL_HEADER.unpack(header)
+    return offset + LOCAL_HEADER.size + name_length + extra_length
