@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 __all__ = ["Request", "__version__", "generate", "inspect", "invert", "load", "save", "steps"]
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 def __getattr__(name: str) -> object:
     if name == "load":
         from tintype.checkpoints import load

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import logging
+import re
 from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -22,48 +23,75 @@ from tintype.diffusion.samplers.euler import euler
 from tintype.diffusion.step import Step
 from tintype.families.base import LatentDiffusion
 from tintype.tasks.infotext import Provenance, stamp
-from tintype.tasks.plan import Plan, around, chosen, denoiser_of, guidance_of, heard, resolve
+from tintype.tasks.plan import Plan, around, chosen, denoiser_of, guidance_of, heard, resolve, spaced
 from tintype.tasks.request import Request
-from tintype.tasks.steering import in_turn, wordings
-from tintype.tasks.text_to_image import text_to_image
+from tintype.tasks.steering import Stage, Steering, in_turn, steer, wordings
+from tintype.tasks.text_to_image import from_noise, text_to_image
 
 log = logging.getLogger(__name__)
 
+TAG = re.compile(r"<(?:lora|lyco|hypernet):[^>]*>|embedding:[\w.-]+")  # that others load files for
+
 
 def steps(
-    model: LatentDiffusion, request: Request, *, start: Tensor | None = None, cond: Conditioning | None = None
+    model: LatentDiffusion,
+    request: Request,
+    *,
+    start: Tensor | None = None,
+    cond: Conditioning | None = None,
+    uncond: Conditioning | None = None,
 ) -> Iterator[Step]:
     """Sample latents step by step: previews, cancelling and time travel are the caller's to make of it.
 
     Raises `ValueError` for what the model cannot do, at the call, before any work. With `exact` each picture is
     computed alone and the steps are put side by side. `start`: x at the first level (B C h w, as `invert` gives it)
-    instead of the seeds' noise. `cond`: steers in place of the prompt; one row, or one a picture.
+    instead of the seeds' noise. `cond`, `uncond`: steer in place of the prompts, and so also models that read none; one
+    row, or one a picture. Without `uncond` the negative prompt is read, where the model reads prompts.
     """
     resolved = resolve(model, request)
-    for sentence in warnings(model, resolved):
+    for sentence in warnings(model, resolved) if cond is None else ():
         log.warning(sentence)
-    own = None if cond is None else _rows(cond, resolved.batch_size)
+    own, other = (None if one is None else _rows(one, resolved.batch_size) for one in (cond, uncond))
     if not resolved.exact or resolved.batch_size == 1:
-        return _steps(model, resolved, start, own)
+        return _steps(model, resolved, start, own, other)
     alone = [dataclasses.replace(resolved, seed=seed, batch_size=1) for seed in resolved.seeds]
     starts = [None] * len(alone) if start is None else start.split(1)
-    conds = [None if own is None else own.map(lambda slot, n=n: slot[n : n + 1]) for n in range(len(alone))]
-    each = zip(alone, starts, conds, strict=True)
-    return _abreast([_steps(model, one, first, row) for one, first, row in each])
+    each = zip(alone, starts, _each(own, len(alone)), _each(other, len(alone)), strict=True)
+    return _abreast([_steps(model, *one) for one in each])
 
 
-def _steps(model: LatentDiffusion, request: Request, start: Tensor | None, cond: Conditioning | None) -> Iterator[Step]:
+def _each(cond: Conditioning | None, count: int) -> list[Conditioning | None]:
+    return [None if cond is None else cond.map(lambda slot, n=n: slot[n : n + 1]) for n in range(count)]
+
+
+def _steps(
+    model: LatentDiffusion,
+    request: Request,
+    start: Tensor | None,
+    cond: Conditioning | None,
+    uncond: Conditioning | None,
+) -> Iterator[Step]:
     noise = Noise(request.seeds, device=model.device)
     with torch.inference_mode():
-        plan = text_to_image(model, request, noise)
+        if cond is None:
+            plan = text_to_image(model, request, noise)
+        else:
+            plan = from_noise(model, request, noise, _given(model, request, cond, uncond))
     if start is not None:
         if start.shape != plan.x.shape:
             got, expected = (" x ".join(map(str, one.shape)) for one in (start, plan.x))
             raise ValueError(f"start: got {got}; expected {expected}, as the request's pictures are")
         plan = dataclasses.replace(plan, x=start.to(plan.x))
-    if cond is not None:
-        plan = dataclasses.replace(plan, steering=plan.steering.towards(cond))
     return _walk(model, request, plan, noise)
+
+
+def _given(model: LatentDiffusion, request: Request, cond: Conditioning, uncond: Conditioning | None) -> Steering:
+    """What a caller made itself; the negative prompt beside it."""
+    if uncond is not None or request.cfg_scale == 1:
+        return Steering(stages=(Stage(((1.0, cond),), uncond),))
+    if cond.concat is not None or not model.reads_prompts:
+        raise ValueError(f"cfg_scale {request.cfg_scale:g} guides away from something; give uncond=, or cfg_scale 1")
+    return steer(model.reads, around(model, request), spaced(model, request), request.batch_size).towards(cond)
 
 
 def invert(model: LatentDiffusion, wrapped: Tensor, request: Request) -> Tensor:
@@ -142,25 +170,30 @@ def decode(model: LatentDiffusion, wrapped: Tensor, *, exact: bool = False) -> l
         for group in groups:
             latent = model.space.unwrap(group).to(model.autoencoder.post_quant_conv.weight.dtype)
             image = model.autoencoder.decode(latent).float()
+            if not image.isfinite().all():
+                raise FloatingPointError(
+                    "the picture is not numbers: the weights are damaged, or overflow in half precision"
+                )
             levels = (image.clamp(-1, 1) * 127.5 + 127.5).round().byte().permute(0, 2, 3, 1)  # B H W 3
             pictures += [Image.fromarray(one) for one in levels.cpu().numpy()]
     return pictures
 
 
-def generate(model: LatentDiffusion, request: Request, *, cond: Conditioning | None = None) -> list[Image.Image]:
-    """The finished pictures, each with `.info["parameters"]`.
-
-    `cond`: steers in place of the prompt; one row, or one a picture. Such pictures carry no request, since none would
-    repeat them.
-    """
+def generate(
+    model: LatentDiffusion,
+    request: Request,
+    *,
+    cond: Conditioning | None = None,
+    uncond: Conditioning | None = None,
+) -> list[Image.Image]:
+    """The finished pictures, each with `.info["parameters"]`. `cond`, `uncond`: as of `steps`; such pictures carry no
+    request, since none would repeat them."""
     resolved = resolve(model, request)
     with kept_memory():
-        last = _last(steps(model, resolved, cond=cond))
-        return (
-            finish(model, resolved, last)
-            if cond is None
-            else decode(model, latents(model, resolved, last), exact=resolved.exact)
-        )
+        last = _last(steps(model, resolved, cond=cond, uncond=uncond))
+        if cond is None:
+            return finish(model, resolved, last)
+        return decode(model, latents(model, resolved, last), exact=resolved.exact)
 
 
 def generate_each(model: LatentDiffusion, prompts: Sequence[str], request: Request) -> list[Image.Image]:
@@ -197,6 +230,9 @@ def warnings(model: LatentDiffusion, request: Request) -> list[str]:
     """What the model will not take from the resolved request's prompts: words it never saw, words beyond its
     length."""
     sentences: list[str] = []
+    for name in ("prompt", "negative_prompt"):
+        if tag := TAG.search(getattr(request, name)):
+            sentences.append(f"{name}: {tag[0]} is read as words; nothing is loaded for it")
     for name, readings in _readings(model, request).items():
         unknown = dict.fromkeys(word for reading in readings for word in reading.unknown)
         if unknown:

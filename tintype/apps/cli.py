@@ -21,7 +21,7 @@ DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 def build_parser() -> argparse.ArgumentParser:
     """All commands. Those of a task get their flags from `Request`."""
     parser = argparse.ArgumentParser(
-        prog="tintype", description="Latent diffusion: make pictures, train models, measure them. Offline."
+        prog="tintype", description="Latent diffusion: make pictures, train models, measure them."
     )
     from tintype import __version__
 
@@ -34,7 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("-m", "--model", help=f"{MODEL} (default: default)")
     add_loading_flags(command)
     command.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
-    command.add_argument("-o", "--output", help="a .png file for one picture, or a folder (default: outputs)")
+    command.add_argument("-o", "--output", help="a .png file, replaced if it is there, or a folder (default: outputs)")
     command.add_argument("--from", dest="source", metavar="PNG", help="repeat a picture of ours, byte for byte")
     command.add_argument("--json", action="store_true", help="print one JSON object instead of sentences")
 

@@ -37,8 +37,8 @@ def load(
     ours; or, where there is no such path, a name on the Hugging Face hub.
 
     device: "cuda" where there is one, unless said. dtype: of the U-Net and the text towers; the autoencoder is float32.
-    prediction: "eps" or "v", for files that do not tell (SD 2.x). vae: an autoencoder to take instead of the model's
-    own. variant: of the weights in a diffusers folder ("fp16").
+    prediction: "eps" or "v", or diffusers' words, for files that do not tell (SD 2.x). vae: an autoencoder to take
+    instead of the model's own. variant: of the weights in a diffusers folder ("fp16").
 
     Nothing in a file is run, and only a name on the hub is asked of a network. Raises `ValueError` when there is no
     such model, its weights are damaged, of another shape or not all there, or the device is not there.
@@ -49,12 +49,14 @@ def load(
     from tintype.checkpoints.model_folder import CONFIG, load_model
     from tintype.checkpoints.single_file import load_single_file
     from tintype.diffusion.scaling import SCALINGS
+    from tintype.families.diffusers_configs import PREDICTIONS
 
     device = usable_device(device)
     kinds = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
     precision = pick("dtype", dtype, kinds)
     if prediction is not None:
-        pick("prediction", prediction, {str(one): one for one in SCALINGS})
+        known: dict[str, Prediction] = {**{str(one): one for one in SCALINGS}, **PREDICTIONS}
+        prediction = pick("prediction", prediction, known)
     if str(name) in embedded():
         path = Path(str(resources.files("tintype.weights") / str(name)))
     else:
@@ -63,7 +65,7 @@ def load(
         for option, value in (("prediction", prediction), ("vae", vae), ("variant", variant)):
             if value is not None:
                 raise ValueError(f"{option} {value}: {name} is a model folder of ours; leave it out")
-        return load_model(path, device=device)
+        return load_model(path, device=device, dtype=precision)
     first_stage = None if vae is None else _first_stage(vae, device)
     if path.is_dir() and not (path / INDEX).is_file():
         raise ValueError(

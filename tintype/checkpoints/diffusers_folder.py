@@ -163,7 +163,7 @@ def load_first_stage_folder(folder: Path, *, variant: str | None = None, device:
 def read_pipeline(folder: Path) -> Pipeline:
     """Raises `ValueError` for a folder without an index, a U-Net or an autoencoder."""
     settings = _json(folder / INDEX)
-    autoencoder = "vae" if (folder / "vae").is_dir() else "vqvae"
+    autoencoder = "vqvae" if (folder / "vqvae").is_dir() else "vae"
     towers = [name for name in ("text_encoder", "text_encoder_2") if names_class(settings, name)]
     return Pipeline(
         folder=folder,

@@ -75,7 +75,10 @@ def _compare(
     missing = [name for name in expected if name not in got]
     unexpected = [name for name in got if name not in expected and not (beside and beside.match(name))]
     if missing or unexpected:
-        raise ValueError(f"{_listed('missing', missing)}, {_listed('unexpected', unexpected)}")
+        raise ValueError(
+            f"{_listed('missing', missing)}, {_listed('unexpected', unexpected)}; expected the networks' tensors and "
+            "no others: was it cut, merged with something, or is it another kind of model?"
+        )
     for name, shape in expected.items():
         for stored in dict.fromkeys((name, renamed[name])):
             if got[stored] != shape:

@@ -17,6 +17,7 @@ log = logging.getLogger(__name__)
 
 REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 FILE = re.compile(rf"({REPOSITORY.pattern})/(.+\.(?:safetensors|ckpt|pt|pth|bin))")
+PLAIN = re.compile(r"[\w-]+\.(?:safetensors|bin)")  # of no variant
 NETWORKS = ("unet", "vae", "vqvae", "text_encoder", "text_encoder_2", "bert")
 CONFIGURATIONS = [
     "*.json",
@@ -46,12 +47,12 @@ def fetched(name: str, *, variant: str | None = None) -> Path:
         LocalEntryNotFoundError,
     )
 
-    file = FILE.fullmatch(name)
+    file, cached = FILE.fullmatch(name), None
     try:
         if file:
             return Path(hf_hub_download(file[1], file[2], local_files_only=True))
         cached = Path(snapshot_download(name, allow_patterns=[INDEX], local_files_only=True))
-        if _whole(cached, variant):
+        if _whole(cached, variant) and (variant or _plain(cached)):
             return cached
     except LocalEntryNotFoundError:
         pass
@@ -66,6 +67,9 @@ def fetched(name: str, *, variant: str | None = None) -> Path:
             f"the hub refused {name!r}: {error}; expected a public owner/repository, or one you may read"
         ) from error
     except (HTTPError, OSError) as error:
+        if cached is not None and _whole(cached, variant):
+            log.warning("%s: the hub cannot be reached; taken as it is here, in another precision", name)
+            return cached
         command = f"hf download {file[1]} {file[2]}" if file else f"hf download {name}"
         raise ValueError(
             f"{name!r} is no path, not in the hub's cache, and the hub cannot be reached ({_first_line(error)}). Where "
@@ -116,6 +120,11 @@ def _whole(folder: Path, variant: str | None) -> bool:
         for name in pipeline.settings
         if name.startswith("tokenizer") and names_class(pipeline.settings, name)
     )
+
+
+def _plain(folder: Path) -> bool:
+    """Whether the U-Net's weights are those that a name without a variant means."""
+    return all(PLAIN.fullmatch(path.name) for path in weight_files(folder / "unet"))
 
 
 def _first_line(error: BaseException) -> str:

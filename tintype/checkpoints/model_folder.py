@@ -49,7 +49,7 @@ def save_model(folder: Path, model: LatentDiffusion, *, dtype: torch.dtype) -> N
             shutil.copytree(folder, temporary, dirs_exist_ok=True, ignore=shutil.ignore_patterns(CONFIG, *WEIGHTS))
 
 
-def load_model(folder: Path, *, device: str = "cpu") -> LatentDiffusion:
+def load_model(folder: Path, *, device: str = "cpu", dtype: torch.dtype = torch.float32) -> LatentDiffusion:
     """Raises `ValueError` naming the file that is missing, damaged or of another model."""
     _check_file(folder, CONFIG)
     try:
@@ -65,7 +65,8 @@ def load_model(folder: Path, *, device: str = "cpu") -> LatentDiffusion:
     conditioner = None
     if config.conditioner is not None:
         kind = type(config.conditioner)
-        conditioner = load_network(conditioner_files[0], CONDITIONER_KINDS[kind], kind, make_conditioner).to(device)
+        conditioner = load_network(conditioner_files[0], CONDITIONER_KINDS[kind], kind, make_conditioner)
+        conditioner = conditioner.to(device, dtype)
     networks = (unet, *([] if conditioner is None else [conditioner]), autoencoder)
     expected = (config.unet, *([] if conditioner is None else [config.conditioner]), config.autoencoder)
     for file, network, its in zip(files, networks, expected, strict=True):
@@ -73,7 +74,7 @@ def load_model(folder: Path, *, device: str = "cpu") -> LatentDiffusion:
             raise ValueError(f"{file} is configured otherwise than {CONFIG} says; the folder mixes two models")
     return assemble(
         config,
-        unet=unet.to(device),
+        unet=unet.to(device, dtype),
         autoencoder=autoencoder.to(device),
         conditioner=conditioner,
         source=str(folder.resolve()),

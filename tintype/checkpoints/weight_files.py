@@ -13,20 +13,15 @@ WEIGHTS = re.compile(
 
 
 def chosen(names: Iterable[str], variant: str | None = None) -> str | None:
-    """A file of weights, or the index of several: safetensors before `.bin`, the plain ones before a variant ("fp16")
-    unless that is asked for. None when there is none."""
+    """A file of weights, or the index of several: the plain ones before a variant ("fp16") unless that is asked for,
+    then safetensors before `.bin`. None when there is none."""
     found: dict[tuple[str, str], str] = {}
     for name in sorted(names):
         if match := WEIGHTS.fullmatch(name):
             index = (match[3] or "").removeprefix(".index").removesuffix(".json")
             found[match[2], (match[1] or index).lstrip(".")] = name
-    for kind in ("safetensors", "bin"):
-        variants = [one for of, one in found if of == kind]
-        if variant is None and variants:
-            return found[kind, "" if "" in variants else variants[0]]
-        if variant in variants:
-            return found[kind, variant or ""]
-    return None
+    wanted = [variant] if variant else sorted({one for _, one in found})  # "" comes first
+    return next((found[kind, one] for one in wanted for kind in ("safetensors", "bin") if (kind, one) in found), None)
 
 
 def weight_files(folder: Path, variant: str | None = None) -> list[Path]:

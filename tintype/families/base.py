@@ -138,6 +138,10 @@ class LatentDiffusion:
         return parts if self.conditioner is None else parts | {"conditioner": self.conditioner}
 
     @property
+    def reads_prompts(self) -> bool:
+        return isinstance(self.conditioner, TextConditioner | TextTowers | BertConditioner)
+
+    @property
     def reads(self) -> TextConditioner | TextTowers | BertConditioner:
         """What turns prompts into conditioning. Raises `ValueError` for a model that is not steered by text."""
         if not isinstance(self.conditioner, TextConditioner | TextTowers | BertConditioner):

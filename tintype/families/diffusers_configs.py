@@ -1,6 +1,6 @@
 """diffusers' and transformers' `config.json` as our configurations, and back.
 
-What their classes could do and our networks do not is refused by name, never passed over.
+What a network's class could do and ours do not is refused by name.
 """
 
 from collections.abc import Mapping, Sequence
@@ -96,14 +96,16 @@ def unet_from(config: Config) -> tuple[UNetConfig, Projection]:
     _refuse_others("unet", config, UNET_FIXED)
     channels = _list(config, "block_out_channels", int)
     levels = len(channels)
-    layers = _per_level(config.get("transformer_layers_per_block", 1), levels)
+    layers = _per_level("transformer_layers_per_block", config.get("transformer_layers_per_block", 1), levels)
     attends = [kind == "CrossAttnDownBlock2D" for kind in _list(config, "down_block_types", str)]
     for way, order in (("down", attends), ("up", attends[::-1])):
         kinds = [f"CrossAttn{way.title()}Block2D" if one else f"{way.title()}Block2D" for one in order]
         if _list(config, f"{way}_block_types", str) != kinds:
             raise ValueError(f"unet: {way}_block_types are {config[f'{way}_block_types']}; expected {kinds}")
-    only_cross = _per_level(config.get("only_cross_attention", False), levels)
-    heads = _per_level(config.get("num_attention_heads") or config.get("attention_head_dim"), levels)
+    only_cross = _per_level("only_cross_attention", config.get("only_cross_attention", False), levels)
+    heads = _per_level(
+        "attention_head_dim", config.get("num_attention_heads") or config.get("attention_head_dim"), levels
+    )
     sizes = {size // one for size, one in zip(channels, heads, strict=True)}
     if len(set(heads)) > 1 and len(sizes) > 1:
         raise ValueError(f"unet: attention_head_dim {heads} for channels {channels}; expected one number or one size")
@@ -407,8 +409,10 @@ def _list(config: Config, name: str, kind: type[T]) -> list[T]:
     return cast("list[T]", values)
 
 
-def _per_level(value: Json, levels: int) -> list[int]:
+def _per_level(name: str, value: Json, levels: int) -> list[int]:
     found: Sequence[Json] = value if isinstance(value, list) else [value] * levels
     if len(found) != levels or not all(isinstance(one, bool) or _counts(one) for one in found):
-        raise ValueError(f"{value!r}: expected a whole number to {MOST_LAYERS}, or one for each of {levels} levels")
+        raise ValueError(
+            f"{name} is {value!r}; expected a whole number to {MOST_LAYERS}, or one for each of {levels} levels"
+        )
     return cast("list[int]", list(found))

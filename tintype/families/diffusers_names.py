@@ -72,8 +72,9 @@ def autoencoder_names(config: AutoencoderConfig) -> KeyMap:
 
 def modern_attention(name: str) -> str:
     """A parameter of an autoencoder as diffusers spells it since 0.17."""
-    *place, layer, kind = name.split(".")
-    return ".".join([*place, OLD_ATTENTION.get(layer, layer), kind]) if "attentions" in place else name
+    place, _, kind = name.rpartition(".")
+    place, _, layer = place.rpartition(".")
+    return f"{place}.{OLD_ATTENTION.get(layer, layer)}.{kind}" if ".attentions." in place else name
 
 
 def clip_text_names(config: CLIPTextConfig, *, prefix: str = "text_model.") -> KeyMap:

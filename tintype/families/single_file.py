@@ -26,7 +26,7 @@ BESIDE = re.compile(
     r"model_ema\.|betas$|alphas_cumprod|sqrt_|log_one_minus_|posterior_|lvlb_weights$|logvar$|scale_factor$"
     r"|denoiser\.sigmas$|v_pred$|ztsnr$|first_stage_model\.(loss|model_ema)\.|depth_model\.|low_scale_model\."
     r"|(cond_stage_model|conditioner\.embedders\.\d)\.(.*\.)?(position_ids|logit_scale|attn_mask)$"
-    r"|embedding_manager\.|(cond_stage_model|conditioner\.embedders\.\d)\.(.*\.)?(vision_model|visual_projection|visual)\."
+    r"|(embedding_manager|safety_checker|loss|optimizer\w*)\.|(epoch|global_step)$|(cond_stage_model|conditioner\.embedders\.\d)\.(.*\.)?(vision_model|visual_projection|visual)\."
     r"|cond_stage_model\.model\.(text_projection$|transformer\.resblocks\.23\.)"
     r"|(cond_stage_model|conditioner\.embedders\.0)\.(transformer\.)?text_projection(\.weight)?$"
     r"|cond_stage_model\.transformer\.to_logits\."

@@ -1,6 +1,7 @@
 """What a task decides: where sampling starts, what steers it, what constrains it. Never the loop."""
 
 import dataclasses
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from tintype.families.base import LatentDiffusion
 from tintype.models.unet import UNet
 from tintype.tasks.request import Request
 from tintype.tasks.steering import Steering, check
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,10 +49,14 @@ def resolve(model: LatentDiffusion, request: Request) -> Request:
     config = model.config
     check(config.conditioner, request)
     name, scheduler = _named(model, request)
+    scale = config.cfg_scale if request.cfg_scale is None else request.cfg_scale
+    if scale < 1 and config.conventions == "diffusers":
+        log.warning("cfg_scale %g: no guidance with this model, as in diffusers; taken as 1", scale)
+        scale = 1.0
     resolved = dataclasses.replace(
         request.with_seed(),
         steps=request.steps or config.steps,
-        cfg_scale=config.cfg_scale if request.cfg_scale is None else request.cfg_scale,
+        cfg_scale=scale,
         width=request.width or config.size,
         height=request.height or config.size,
         sampler=name,
@@ -74,7 +81,8 @@ def _named(model: LatentDiffusion, request: Request) -> tuple[str, str]:
     sampler's own."""
     config = model.config
     name, said = canonical(config.sampler if request.sampler is None else request.sampler)
-    asked = None if request.scheduler is None else spacing(request.scheduler)
+    automatic = request.scheduler is None or request.scheduler.casefold() == "automatic"  # A1111's word for none
+    asked = None if automatic or request.scheduler is None else spacing(request.scheduler)
     if isinstance(config.conditioner, TextTowersConfig):
         said, asked = (A1111_XL.get(one or "", one) for one in (said, asked))
     if asked is not None and said is not None and asked != said:
