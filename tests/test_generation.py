@@ -1,6 +1,8 @@
 """Promises of a generation: own seeds, exactness, resumable steps."""
 
+import copy
 import dataclasses
+import logging
 from collections import deque
 from collections.abc import Sequence
 
@@ -293,3 +295,58 @@ def test_a_conditioning_in_place_of_the_prompt(model: LatentDiffusion) -> None:
         assert np.abs(levels(each[1]) - levels(panda)).max() <= 1
     with pytest.raises(ValueError, match=r"cond has \[2\] rows; expected 1, or 3, one for each picture"):
         tintype.steps(model, dataclasses.replace(asked, batch_size=3), cond=pair)
+
+
+def test_weights_that_are_no_numbers_are_an_error_and_no_black_picture(model: LatentDiffusion) -> None:
+    broken = copy.deepcopy(model.autoencoder)
+    broken.post_quant_conv.weight.data[0] = torch.nan
+    with pytest.raises(FloatingPointError, match="is not numbers: the weights are damaged"):
+        tintype.generate(dataclasses.replace(model, autoencoder=broken), tintype.Request(**REQUEST))
+
+
+def test_tags_of_other_programs_are_named(model: LatentDiffusion) -> None:
+    request = resolve(model, tintype.Request(prompt="a frog <lora:style:0.8>", negative_prompt="embedding:bad-hands"))
+    told = [one for one in warnings(model, request) if "nothing is loaded" in one]
+    assert [one.split(" is read")[0] for one in told] == [
+        "prompt: <lora:style:0.8>",
+        "negative_prompt: embedding:bad-hands",
+    ]
+
+
+def test_a_model_that_reads_no_prompts_is_steered_by_what_it_is_given(model: LatentDiffusion) -> None:
+    cond, uncond = model.reads(["a frog"]), model.reads([""])
+    mute = dataclasses.replace(model, conditioner=None)
+    request = tintype.Request(seed=5, steps=3, cfg_scale=3.0)
+    got = tintype.generate(mute, request, cond=cond, uncond=uncond)[0]
+    expected = tintype.generate(model, dataclasses.replace(request, prompt="a frog"))[0]
+    assert got.tobytes() == expected.tobytes()
+    alone = tintype.generate(mute, dataclasses.replace(request, cfg_scale=1.0), cond=cond)[0]
+    assert alone.tobytes() != expected.tobytes()
+    with pytest.raises(ValueError, match="guides away from something; give uncond="):
+        tintype.generate(mute, request, cond=cond)
+    with pytest.raises(ValueError, match="reads no prompts"):
+        tintype.generate(mute, request)
+
+
+def test_pictures_from_embeddings_end_where_the_prompt_s_do(model: LatentDiffusion) -> None:
+    """A1111's DDIM stops above zero: what is left of the noise is divided away in both."""
+    request = tintype.Request(prompt="a frog", seed=5, steps=3, sampler="DDIM")
+    expected = tintype.generate(model, request)[0]
+    got = tintype.generate(model, request, cond=model.reads(["a frog"]))[0]
+    assert got.tobytes() == expected.tobytes()
+
+
+def test_a_scale_below_one_is_no_guidance_where_diffusers_words_are_kept(
+    model: LatentDiffusion, caplog: pytest.LogCaptureFixture
+) -> None:
+    turbo = dataclasses.replace(model, config=dataclasses.replace(model.config, conventions="diffusers"))
+    request = tintype.Request(prompt="a frog", seed=5, steps=2, cfg_scale=0.0)
+    with caplog.at_level(logging.WARNING):
+        assert resolve(turbo, request).cfg_scale == 1
+    assert "cfg_scale 0: no guidance with this model" in caplog.text
+    assert resolve(model, request).cfg_scale == 0  # ours: the picture of no words
+
+
+def test_automatic_is_no_spacing(model: LatentDiffusion) -> None:
+    request = tintype.Request(prompt="a frog", sampler="DPM++ 2M", scheduler="Automatic")
+    assert resolve(model, request).scheduler == "karras"
