@@ -16,6 +16,7 @@ from tintype.checkpoints.hashes import digest
 from tintype.checkpoints.single_file import FirstStage, made
 from tintype.checkpoints.tensors import open_tensors
 from tintype.checkpoints.weight_files import weight_files
+from tintype.common.config import Json
 from tintype.common.keymap import KeyMap
 from tintype.conditioning.bert import BertConditioner, BertConfig
 from tintype.conditioning.text import TextConfig
@@ -69,10 +70,11 @@ ASSUMED: Config = {  # what Stable Diffusion's own files say, and our presets of
     "interpolation_type": "linear",
     "timestep_type": "discrete",
 }
-OTHER_SAMPLERS = {  # that a class is by one of its settings
+OTHER_SAMPLERS: dict[tuple[str, str, Json], str] = {  # that a class is by one of its settings
     ("PNDMScheduler", "skip_prk_steps", False): "pndm",
     ("DPMSolverMultistepScheduler", "algorithm_type", "sde-dpmsolver++"): "dpmpp_2m_sde",
 }
+UNSAID: Config = {"skip_prk_steps": False}  # what those classes take where a file does not say
 
 
 class Component(NamedTuple):
@@ -327,7 +329,7 @@ def _sampled_as(config: FamilyConfig, scheduler: Component) -> FamilyConfig:
 
 def _sampler(scheduler: Component) -> str:
     for (kind, setting, value), ours in OTHER_SAMPLERS.items():
-        if scheduler.kind == kind and scheduler.config.get(setting) == value:
+        if scheduler.kind == kind and scheduler.config.get(setting, UNSAID.get(setting)) == value:
             return ours
     return scheduler.kind
 

@@ -1,6 +1,7 @@
 """Models written as folders in diffusers' layout, which diffusers opens: configurations, weights, tokenizers."""
 
 import json
+import logging
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from tintype.checkpoints.diffusers_folder import OTHER_SAMPLERS
 from tintype.common.config import Json
 from tintype.common.files import save_tensors, whole_folder
 from tintype.common.keymap import KeyMap
@@ -30,6 +32,8 @@ from tintype.families.diffusers_configs import (
     token_transformer_to,
     unet_to,
 )
+
+log = logging.getLogger(__name__)
 
 PIPELINES = {
     "sd1": "StableDiffusionPipeline",
@@ -66,6 +70,11 @@ def save_diffusers_folder(folder: Path, model: LatentDiffusion, *, dtype: torch.
     """It is there whole or not at all. Raises `ValueError` for a family that diffusers has no pipeline for, and when
     something of that name is there."""
     family = family_of(model.config)
+    if family.config.name == "sd2-depth":
+        raise ValueError(
+            "diffusers' pipeline for sd2-depth holds a depth estimator, which the model here does not; expected a "
+            "target in .safetensors"
+        )
     if family.config.name not in PIPELINES:
         raise ValueError(f"diffusers has no pipeline for {family.config.name}; expected a target in .safetensors")
     if folder.exists():
@@ -168,9 +177,8 @@ def _write_tokenizers(folder: Path, model: LatentDiffusion) -> dict[str, Json]:
 
 def _write_schedulers(folder: Path, config: FamilyConfig) -> dict[str, Json]:
     assert isinstance(config.schedule, DDPMConfig)  # as every released family's is
-    theirs = (name for name, preset in DIFFUSERS.items() if config.sampler in (name, preset.sampler))
-    kind = next(theirs, "DDIMScheduler")
-    settings = schedule_to(config.schedule, config.prediction) | {"_class_name": kind}
+    kind, own = _scheduler(config.sampler)
+    settings = schedule_to(config.schedule, config.prediction) | {"_class_name": kind} | own
     walked = config.scheduler if config.scheduler in ("leading", "trailing", "linspace") else None
     spacing = config.spacing or (None if walked == DIFFUSERS[kind].scheduler else walked)
     settings |= {} if spacing is None else {"timestep_spacing": spacing}  # else each class has its own
@@ -184,6 +192,18 @@ def _write_schedulers(folder: Path, config: FamilyConfig) -> dict[str, Json]:
         _write_json(folder / "low_res_scheduler" / "scheduler_config.json", low | {"_class_name": "DDPMScheduler"})
         index["low_res_scheduler"] = ["diffusers", "DDPMScheduler"]
     return index
+
+
+def _scheduler(sampler: str) -> tuple[str, dict[str, Json]]:
+    """The class that samples so, and the settings that make it do it."""
+    for (kind, setting, value), ours in OTHER_SAMPLERS.items():
+        if sampler == ours:
+            return kind, {setting: value}
+    for kind, preset in DIFFUSERS.items():
+        if sampler in (kind, preset.sampler):
+            return kind, {"skip_prk_steps": True} if kind == "PNDMScheduler" else {}
+    log.warning("no scheduler of diffusers samples as %s does; the folder says DDIMScheduler", sampler)
+    return "DDIMScheduler", {}
 
 
 def _settings(config: FamilyConfig) -> dict[str, Json]:
