@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ from torch import nn
 from tintype.checkpoints.fill import fill, state
 from tintype.checkpoints.hashes import digest
 from tintype.checkpoints.tensors import TensorFile, open_tensors
+from tintype.common.config import Json, to_json
 from tintype.common.files import METADATA_KEY, save_tensors
 from tintype.diffusion.latent_space import LatentSpace
 from tintype.diffusion.scaling import Prediction
@@ -114,7 +116,8 @@ def load_first_stage(path: Path, *, device: str = "cpu") -> FirstStage:
 
 
 def save_single_file(path: Path, model: LatentDiffusion, *, dtype: torch.dtype) -> None:
-    """In LDM's layout, safetensors. Raises `ValueError` for a model of a family that has none."""
+    """In LDM's layout, safetensors. What the family says and the file does not is lost: the size of pictures, the
+    sampler. Raises `ValueError` for a model of a family that has no such layout, or that would open as another."""
     family = family_of(model.config)
     tensors = single_file.names(model.config, family).to_theirs(state(model.networks))
     _check_told(model.config, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
@@ -122,7 +125,7 @@ def save_single_file(path: Path, model: LatentDiffusion, *, dtype: torch.dtype) 
     if isinstance(model.config.schedule, DDPMConfig) and model.config.schedule.zero_terminal_snr:
         tensors["ztsnr"] = torch.zeros(0)
     if model.space != family.config.space:
-        tensors["scale_factor"] = torch.tensor(model.space.scale[0])
+        tensors["scale_factor"] = torch.tensor(model.space.scale[0], dtype=torch.float64)
     said = {ours: theirs for theirs, ours in PREDICTIONS.items()}[model.config.prediction]
     save_tensors(path, tensors, texts={PREDICTION_KEY: said})
 
@@ -131,12 +134,28 @@ def _check_told(config: FamilyConfig, shapes: dict[str, tuple[int, ...]]) -> Non
     """Raises `ValueError` for a model that a file without configuration would be taken for another."""
     family = detect(tells(shapes, config.autoencoder), config.prediction)
     told = fitted(shapes, family, autoencoder_config(below(shapes, AUTOENCODER)))
-    for part in ("unet", "autoencoder", "conditioner"):
-        if getattr(told, part) != getattr(config, part):
+    if isinstance(told.schedule, DDPMConfig) and isinstance(config.schedule, DDPMConfig):  # a mark in the file tells
+        schedule = dataclasses.replace(told.schedule, zero_terminal_snr=config.schedule.zero_terminal_snr)
+        told = dataclasses.replace(told, schedule=schedule)
+    told = dataclasses.replace(told, space=dataclasses.replace(told.space, scale=config.space.scale[:1]))  # likewise
+    for part in ("unet", "autoencoder", "conditioner", "schedule", "space"):
+        others = differing(to_json(getattr(told, part)), to_json(getattr(config, part)), part)
+        if others:
             raise ValueError(
-                f"its {part} is not as {family.config.name} has it ({getattr(config, part)}), which one file does not "
-                "tell; expected a folder as target"
+                f"one file does not tell that {', '.join(others)} (it would open as {family.config.name}); expected a "
+                "folder as target"
             )
+
+
+def differing(usual: Json, own: Json, name: str) -> list[str]:
+    """The fields that are not as usual, as "unet.num_heads is 4, not 8"."""
+    if isinstance(usual, dict) and isinstance(own, dict):
+        pairs = ((key, usual.get(key), own.get(key)) for key in usual | own)
+        return [line for key, one, other in pairs for line in differing(one, other, f"{name}.{key}")]
+    if isinstance(usual, list) and isinstance(own, list) and any(isinstance(one, dict) for one in own):
+        numbered = enumerate(zip_longest(usual, own))
+        return [line for number, both in numbered for line in differing(*both, f"{name}.{number}")]
+    return [] if usual == own else [f"{name} is {own}, not {usual}"]
 
 
 def _said_prediction(file: TensorFile) -> Prediction | None:
