@@ -70,6 +70,7 @@ ASSUMED: Config = {  # what Stable Diffusion's own files say, and our presets of
     "interpolation_type": "linear",
     "timestep_type": "discrete",
 }
+SOLVERS: Config = {"UniPCMultistepScheduler": "bh2", "DEISMultistepScheduler": "logrho"}
 OTHER_SAMPLERS: dict[tuple[str, str, Json], str] = {  # that a class is by one of its settings
     ("PNDMScheduler", "skip_prk_steps", False): "pndm",
     ("DPMSolverMultistepScheduler", "algorithm_type", "sde-dpmsolver++"): "dpmpp_2m_sde",
@@ -317,8 +318,9 @@ def _sampled_as(config: FamilyConfig, scheduler: Component) -> FamilyConfig:
     levels = next((ours for flag, ours in SPACING_FLAGS.items() if scheduler.config.get(flag) is True), None)
     config = dataclasses.replace(config, spacing=spacing, levels=levels)
     if scheduler.kind not in DIFFUSERS:
+        log.warning("%s: no sampler %s here; sampled as %s", scheduler.folder, scheduler.kind, config.sampler)
         return config
-    for name, value in ASSUMED.items():
+    for name, value in (ASSUMED | {"solver_type": SOLVERS.get(scheduler.kind, "midpoint")}).items():
         if scheduler.config.get(name, value) != value:
             log.warning("%s: %s is %s; taken as %s", scheduler.folder, name, scheduler.config[name], value)
     own = DIFFUSERS[scheduler.kind]

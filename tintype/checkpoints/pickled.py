@@ -20,7 +20,7 @@ import torch
 
 from tintype.checkpoints.stored import Stored
 
-LARGEST_PROGRAM = 64 * 2**20  # bytes; Stable Diffusion's has 0.3 MiB
+LARGEST_PROGRAM = 16 * 2**20  # bytes; Stable Diffusion's has 0.3 MiB
 LOCAL_HEADER = struct.Struct("<4s5H3I2H")  # of a zip entry (APPNOTE 4.3.7)
 ENCRYPTED = 1  # of an entry's flags (APPNOTE 4.4.4)
 
@@ -256,8 +256,12 @@ def pickled_tensors(path: Path) -> dict[str, Stored]:
             if len(programs) != 1:
                 raise ValueError(f"a zip with {len(programs)} pickles in it; expected one, as torch.save writes it")
             [program] = programs
+            if entries[program].compress_type != zipfile.ZIP_STORED:
+                raise ValueError(
+                    "its pickle is compressed, which torch.save never does and a bomb would be; save it anew"
+                )
             if entries[program].file_size > LARGEST_PROGRAM:
-                raise ValueError(f"its pickle has {entries[program].file_size} bytes; expected fewer than 64 MiB")
+                raise ValueError(f"its pickle has {entries[program].file_size} bytes; expected fewer than 16 MiB")
             if entries[program].flag_bits & ENCRYPTED:
                 raise ValueError("its pickle is encrypted; expected a file as torch.save writes it")
             root = read_program(archive.read(program))
