@@ -320,7 +320,7 @@ def _sampled_as(config: FamilyConfig, scheduler: Component) -> FamilyConfig:
     if scheduler.kind not in DIFFUSERS:
         log.warning("%s: no sampler %s here; sampled as %s", scheduler.folder, scheduler.kind, config.sampler)
         return config
-    for name, value in (ASSUMED | {"solver_type": SOLVERS.get(scheduler.kind, "midpoint")}).items():
+    for name, value in ({**ASSUMED, "solver_type": SOLVERS.get(scheduler.kind, "midpoint")}).items():
         if scheduler.config.get(name, value) != value:
             log.warning("%s: %s is %s; taken as %s", scheduler.folder, name, scheduler.config[name], value)
     own = DIFFUSERS[scheduler.kind]
