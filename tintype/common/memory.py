@@ -21,7 +21,8 @@ def kept_memory() -> Generator[None]:
     glibc gives every large block back as soon as it is freed, and the system clears each page of the next one anew:
     1.3 million pages, a sixth of the time, while Stable Diffusion decodes 512 x 512. With other C libraries nothing is
     done. Afterwards the process has glibc's usual thresholds, fixed; a walk that a caller leaves half-way keeps memory
-    for all until it is dropped.
+    for all until it is dropped. glibc may find no aligned room in a freed block of just the same size: a second tensor
+    may lie elsewhere.
     """
     _count(+1)
     try:
