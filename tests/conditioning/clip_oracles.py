@@ -5,7 +5,8 @@ from functools import cache
 from importlib import resources
 
 import torch
-from transformers import CLIPTextConfig as TheirTextConfig
+from diffusers import SchedulerMixin, StableDiffusionXLPipeline, UNet2DConditionModel
+from network_oracles import their_clip_text
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from tintype.families.diffusers_names import clip_text_names
@@ -45,18 +46,7 @@ def their_tokenizer(pad: str = "<|endoftext|>") -> CLIPTokenizer:
 def their_tower(config: CLIPTextConfig, seed: int) -> CLIPTextModel | CLIPTextModelWithProjection:
     """Over CLIP's whole vocabulary."""
     torch.manual_seed(seed)
-    settings = TheirTextConfig(
-        vocab_size=config.vocabulary_size,
-        max_position_embeddings=config.context_length,
-        hidden_size=config.width,
-        intermediate_size=4 * config.width,
-        num_hidden_layers=config.num_layers,
-        num_attention_heads=config.num_heads,
-        hidden_act=config.activation,
-        projection_dim=config.projection_dim or 512,
-        eos_token_id=config.vocabulary_size - 1,
-    )
-    network = (CLIPTextModelWithProjection if config.projection_dim else CLIPTextModel)(settings).eval()
+    network = their_clip_text(config).eval()
     with torch.no_grad():  # norms begin as the identity, which would hide whether one is applied
         for name, parameter in network.named_parameters():
             if "norm" in name:
@@ -69,3 +59,22 @@ def give(ours: CLIPText, theirs: CLIPTextModel | CLIPTextModelWithProjection) ->
     prefix = "text_model." if ours.config.projection_dim else ""
     ours.load_state_dict(clip_text_names(ours.config, prefix=prefix).to_ours(theirs.state_dict()))
     ours.eval()
+
+
+def their_xl_pipeline(
+    towers: tuple[CLIPTextModel, CLIPTextModelWithProjection],
+    unet: UNet2DConditionModel,
+    scheduler: SchedulerMixin | None = None,
+) -> StableDiffusionXLPipeline:
+    """Without an autoencoder; an empty negative prompt is zeros."""
+    return StableDiffusionXLPipeline(
+        vae=None,
+        text_encoder=towers[0],
+        text_encoder_2=towers[1],
+        tokenizer=their_tokenizer(),
+        tokenizer_2=their_tokenizer("!"),
+        unet=unet,
+        scheduler=scheduler,
+        force_zeros_for_empty_prompt=True,
+        add_watermarker=False,
+    )

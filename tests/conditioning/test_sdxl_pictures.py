@@ -4,7 +4,7 @@ from collections import deque
 
 import pytest
 import torch
-from clip_oracles import give, their_tokenizer, their_tower
+from clip_oracles import give, their_tower, their_xl_pipeline
 from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
 from torch import Tensor
 
@@ -74,19 +74,10 @@ def both() -> tuple[LatentDiffusion, StableDiffusionXLPipeline]:
     towers = TextTowers(TextTowersConfig(towers=TOWERS, zeros_for_empty=True))
     for conditioner, theirs in zip(towers.conditioners, (first, second), strict=True):
         give(conditioner.encoder, theirs)
-    pipeline = StableDiffusionXLPipeline(
-        vae=None,
-        text_encoder=first,
-        text_encoder_2=second,
-        tokenizer=their_tokenizer(),
-        tokenizer_2=their_tokenizer("!"),
-        unet=unet,
-        scheduler=EulerDiscreteScheduler(
-            1000, 0.00085, 0.012, "scaled_linear", timestep_spacing="leading", steps_offset=1
-        ),
-        force_zeros_for_empty_prompt=True,
-        add_watermarker=False,
+    scheduler = EulerDiscreteScheduler(
+        1000, 0.00085, 0.012, "scaled_linear", timestep_spacing="leading", steps_offset=1
     )
+    pipeline = their_xl_pipeline((first, second), unet, scheduler)
     pipeline.set_progress_bar_config(disable=True)
     model = assemble(
         CONFIG,

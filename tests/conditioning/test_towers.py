@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 import torch
-from clip_oracles import give, their_tokenizer, their_tower
+from clip_oracles import give, their_tokenizer, their_tower, their_xl_pipeline
 from diffusers import StableDiffusionXLImg2ImgPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
 from diffusers.models.embeddings import Timesteps
 from torch import Tensor
@@ -45,17 +45,7 @@ def base() -> tuple[TextTowers, StableDiffusionXLPipeline]:
     ours = TextTowers(BASE)
     for conditioner, theirs in zip(ours.conditioners, (first, second), strict=True):
         give(conditioner.encoder, theirs)
-    pipeline = StableDiffusionXLPipeline(
-        vae=None,
-        text_encoder=first,
-        text_encoder_2=second,
-        tokenizer=their_tokenizer(),
-        tokenizer_2=their_tokenizer("!"),
-        unet=their_unet(20 + 6 * 256),
-        scheduler=None,
-        force_zeros_for_empty_prompt=True,
-        add_watermarker=False,
-    )
+    pipeline = their_xl_pipeline((first, second), their_unet(20 + 6 * 256))
     return ours, pipeline
 
 

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig as TheirTextConfig
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
+from tintype.common.keymap import KeyMap
 from tintype.models.autoencoder import AutoencoderConfig
 from tintype.models.clip import CLIPTextConfig
 from tintype.models.unet import UNetConfig
@@ -37,6 +38,20 @@ def shapes(tensors: dict[str, Tensor]) -> dict[str, torch.Size]:
 def norms(network: nn.Module) -> dict[str, nn.GroupNorm | nn.LayerNorm]:
     modules = network.named_modules()
     return {name: module for name, module in modules if isinstance(module, nn.GroupNorm | nn.LayerNorm)}
+
+
+def assert_counterparts(ours: nn.Module, theirs: nn.Module, names: KeyMap) -> None:
+    """Every parameter has one of the same shape on the other side, both ways, and every norm one of its kind."""
+    here, there = ours.state_dict(), theirs.state_dict()
+    assert shapes(names.to_theirs(here)) == shapes(there)
+    assert shapes(names.to_ours(there)) == shapes(here)
+    counterparts = norms(theirs)
+    for name, norm in norms(ours).items():
+        [their_name] = names.to_theirs({f"{name}.weight": norm.weight})
+        theirs_of_it = counterparts.pop(their_name.removesuffix(".weight"))
+        assert norm.eps == theirs_of_it.eps, name
+        assert getattr(norm, "num_groups", None) == getattr(theirs_of_it, "num_groups", None), name
+    assert not counterparts
 
 
 def their_unet(

@@ -8,7 +8,7 @@ import pytest
 import torch
 from compvis_oracle import CompVisAutoencoder, compvis_token_transformer, compvis_unet
 from ldm.modules.encoders.modules import ClassEmbedder, SpatialRescaler
-from network_oracles import difference, norms, randomize, shapes
+from network_oracles import assert_counterparts, difference, randomize
 from torch import Tensor, nn
 
 from tintype.common.keymap import KeyMap
@@ -60,17 +60,8 @@ FULL_SIZE: dict[str, Callable[[], Triple]] = {
 @pytest.mark.parametrize("build", FULL_SIZE.values(), ids=FULL_SIZE)
 def test_every_parameter_and_norm_has_its_counterpart(build: Callable[[], Triple]) -> None:
     with torch.device("meta"):
-        ours, theirs, names = build()
-    here, there = ours.state_dict(), theirs.state_dict()
-    assert shapes(names.to_theirs(here)) == shapes(there)
-    assert shapes(names.to_ours(there)) == shapes(here)
-    counterparts = norms(theirs)
-    for name, norm in norms(ours).items():
-        [their_name] = names.to_theirs({f"{name}.weight": norm.weight})
-        theirs_of_it = counterparts.pop(their_name.removesuffix(".weight"))
-        assert norm.eps == theirs_of_it.eps, name
-        assert getattr(norm, "num_groups", None) == getattr(theirs_of_it, "num_groups", None), name
-    assert not counterparts
+        parts = build()
+    assert_counterparts(*parts)
 
 
 def filled(triple: Triple) -> tuple[nn.Module, nn.Module]:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from network_oracles import norms, shapes, their_autoencoder, their_clip_text, their_plain_unet, their_unet
+from network_oracles import assert_counterparts, their_autoencoder, their_clip_text, their_plain_unet, their_unet
 from torch import nn
 
 from tintype.common.keymap import CONV_1X1, KeyMap, Rule, inside, module
@@ -72,17 +72,8 @@ FULL_SIZE = {
 @pytest.mark.parametrize("build", FULL_SIZE.values(), ids=FULL_SIZE)
 def test_every_parameter_and_norm_has_its_counterpart(build: Callable[[], Triple]) -> None:
     with torch.device("meta"):
-        ours, theirs, names = build()
-    here, there = ours.state_dict(), theirs.state_dict()
-    assert shapes(names.to_theirs(here)) == shapes(there)
-    assert shapes(names.to_ours(there)) == shapes(here)
-    counterparts = norms(theirs)
-    for name, norm in norms(ours).items():
-        [their_name] = names.to_theirs({f"{name}.weight": norm.weight})
-        theirs_of_it = counterparts.pop(their_name.removesuffix(".weight"))
-        assert norm.eps == theirs_of_it.eps, name
-        assert getattr(norm, "num_groups", None) == getattr(theirs_of_it, "num_groups", None), name
-    assert not counterparts
+        parts = build()
+    assert_counterparts(*parts)
 
 
 def test_there_and_back_is_the_same_tensor() -> None:
