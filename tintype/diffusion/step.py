@@ -6,6 +6,8 @@ from typing import Protocol
 
 from torch import Tensor
 
+from tintype.diffusion.denoiser import Denoise
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -40,3 +42,15 @@ def ancestral(sigma: float, to: float, eta: float) -> tuple[float, float]:
     posterior (Song et al. 2020, eq. 16)."""
     up = min(to, eta * to * max(1 - (to / sigma) ** 2, 0.0) ** 0.5)
     return (to**2 - up**2) ** 0.5, up
+
+
+def corrected(denoise: Denoise, x: Tensor, sigma: float, to: float) -> tuple[Tensor, Tensor]:
+    """A step of Heun's method, Euler corrected by the slope at its end: x at `to`, and the estimate of x0 at `sigma`;
+    two evaluations, to zero one (Karras et al. 2022, algorithm 1)."""
+    denoised = denoise(x, sigma)
+    slope = (x - denoised) / sigma
+    guess = x + (to - sigma) * slope
+    if to > 0:
+        slope = (slope + (guess - denoise(guess, to)) / to) / 2
+        guess = x + (to - sigma) * slope
+    return guess, denoised

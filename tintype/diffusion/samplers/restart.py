@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from tintype.diffusion.denoiser import Denoise
-from tintype.diffusion.step import Normal, Step
+from tintype.diffusion.step import Normal, Step, corrected
 
 FROM, BACK_TO = 0.1, 2.0  # the levels between which the noise is put back
 
@@ -19,13 +19,7 @@ def restart(denoise: Denoise, x: Tensor, sigmas: Tensor, noise: Normal) -> Itera
     for index, (sigma, to) in enumerate(strides):
         if index and sigma > strides[index - 1][1]:
             x = x + (sigma**2 - strides[index - 1][1] ** 2) ** 0.5 * noise.normal(x.shape[1:])
-        denoised = denoise(x, sigma)
-        slope = (x - denoised) / sigma
-        guess = x + (to - sigma) * slope
-        if to > 0:
-            slope = (slope + (guess - denoise(guess, to)) / to) / 2
-            guess = x + (to - sigma) * slope
-        x = guess
+        x, denoised = corrected(denoise, x, sigma, to)
         yield Step(index, len(strides), to, x, denoised)
 
 
