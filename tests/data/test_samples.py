@@ -1,0 +1,86 @@
+import numpy as np
+import pytest
+import torch
+
+from tintype.data.samples import Batches, Sample, SceneSamples, images, labels, latents, texts
+from tintype.data.scenes import SceneConfig, Scenes
+
+
+class Numbered:
+    def __len__(self):
+        return 7
+
+    def __getitem__(self, index):
+        picture = np.full((2, 4, 3), index, dtype=np.uint8)
+        picture[:, 0] += 100  # a left that is not the right
+        return Sample(picture=picture, caption=str(index), label=index)
+
+
+def test_each_round_has_every_sample_once_in_an_order_of_its_own():
+    source = Batches(Numbered(), [labels], seed=3)
+    rounds = [source.batch(7 * epoch, 7)["label"].tolist() for epoch in range(3)]
+    assert [sorted(one) for one in rounds] == [list(range(7))] * 3
+    assert len({tuple(one) for one in rounds}) == 3
+    across = Batches(Numbered(), [labels], seed=3).batch(5, 4)["label"].tolist()  # from one round into the next
+    assert across == rounds[0][5:] + rounds[1][:2]
+
+
+def test_a_batch_is_a_function_of_its_position_alone():
+    one, other = (Batches(Numbered(), [images(flip=True)], seed=1) for _ in range(2))
+    for first in (0, 8, 4):
+        one.batch(first, 4)
+    assert torch.equal(one.batch(16, 4)["image"], other.batch(16, 4)["image"])
+
+
+def test_flips_mirror_about_half_of_the_pictures():
+    source = Batches(Numbered(), [images(flip=True), labels], seed=1)
+    batch = source.batch(0, 700)
+    plain = torch.stack([torch.from_numpy(Numbered()[i].picture) for i in batch["label"].tolist()])
+    plain = plain.permute(0, 3, 1, 2).float() / 127.5 - 1
+    mirrored = (batch["image"] == plain.flip(3)).all(dim=(1, 2, 3))
+    assert ((batch["image"] == plain).all(dim=(1, 2, 3)) ^ mirrored).all()
+    assert 0.43 < mirrored.float().mean() < 0.57
+
+
+def test_captions_go_through_the_tokenizer():
+    source = Batches(
+        Numbered(), [texts(lambda said: (torch.tensor([[int(one)] for one in said]), torch.zeros(1))), labels], seed=0
+    )
+    batch = source.batch(0, 3)
+    assert batch["ids"][:, 0].tolist() == batch["label"].tolist()
+
+
+@pytest.mark.parametrize(
+    ("column", "missing"),
+    [
+        (images(), "picture"),
+        (texts(lambda said: (torch.zeros(1), torch.zeros(1))), "caption"),
+        (labels, "class"),
+        (latents, "latent"),
+    ],
+)
+def test_what_a_sample_lacks_is_named(column, missing):
+    with pytest.raises(ValueError, match=f"a sample without a {missing}"):
+        column([Sample()], torch.Generator())
+
+
+def test_scenes_are_samples():
+    scenes = Scenes(SceneConfig())
+    samples = SceneSamples(scenes, 5)
+    assert len(samples) == 5
+    sample, scene = samples[3], scenes[3]
+    assert sample.caption == scene.caption
+    assert sample.label == scene.classes[0]
+    assert [(box.region.left, box.region.top) for box in sample.boxes] == [
+        tuple(one[:2]) for one in scene.boxes.tolist()
+    ]
+
+
+def test_a_latent_is_mean_and_std():
+    given = [
+        Sample(mean=torch.full((1, 2, 2), float(i)).half(), logvar=torch.full((1, 2, 2), 2.0 * i).half())
+        for i in range(2)
+    ]
+    batch = latents(given, torch.Generator())
+    assert batch["mean"].dtype == torch.float32
+    torch.testing.assert_close(batch["std"], torch.tensor([0.0, 1.0]).exp()[:, None, None, None].expand(2, 1, 2, 2))
