@@ -1,29 +1,51 @@
 """The recipes' finished runs in miniature, made once."""
 
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
-from miniature import small
+from miniature import SMALL, needed, small
 
 from tintype.recipes import run
 
 
 @pytest.fixture(scope="session")
-def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("classifier")
-    run(small("scene_classifier"), out, progress=False)
-    return out
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The folder of a recipe's finished run."""
+    made: dict[str, Path] = {}
+
+    def folder(name: str) -> Path:
+        if name not in made:
+            out = tmp_path_factory.mktemp(name)
+            run(small(name, *needed(name, folder)), out, progress=False)
+            made[name] = out
+        return made[name]
+
+    return folder
 
 
-@pytest.fixture(scope="session")
-def autoencoder(tmp_path_factory: pytest.TempPathFactory, classifier: Path) -> Path:
-    out = tmp_path_factory.mktemp("autoencoder")
-    run(small("default_autoencoder", f"features={classifier / 'classifier.safetensors'}"), out, progress=False)
-    return out
+@pytest.fixture
+def more(finished: Callable[[str], Path]) -> Mapping[str, Sequence[str]]:
+    """What each recipe must be told beside its own numbers."""
+
+    class Needed(dict[str, Sequence[str]]):
+        def __missing__(self, name: str) -> Sequence[str]:
+            assert name in SMALL
+            return needed(name, finished)
+
+    return Needed()
 
 
-@pytest.fixture(scope="session")
-def text2img(tmp_path_factory: pytest.TempPathFactory, autoencoder: Path) -> Path:
-    out = tmp_path_factory.mktemp("text2img")
-    run(small("default_text2img", f"autoencoder={autoencoder / 'autoencoder.safetensors'}"), out, progress=False)
-    return out
+@pytest.fixture
+def classifier(finished: Callable[[str], Path]) -> Path:
+    return finished("scene_classifier")
+
+
+@pytest.fixture
+def autoencoder(finished: Callable[[str], Path]) -> Path:
+    return finished("default_autoencoder")
+
+
+@pytest.fixture
+def text2img(finished: Callable[[str], Path]) -> Path:
+    return finished("default_text2img")

@@ -1,5 +1,8 @@
 """Each recipe in miniature: a run of seconds."""
 
+from collections.abc import Callable
+from pathlib import Path
+
 from tintype.common.config import override
 from tintype.recipes import RECIPES, Recipe
 
@@ -27,3 +30,15 @@ SMALL = {
 
 def small(name: str, *more: str) -> Recipe:
     return override(RECIPES[name](), [*SMALL[name], *more])
+
+
+# What a recipe reads of another's finished run: {recipe: {field: (that recipe, its file)}}
+NEEDS = {
+    "default_autoencoder": {"features": ("scene_classifier", "classifier.safetensors")},
+    "default_text2img": {"autoencoder": ("default_autoencoder", "autoencoder.safetensors")},
+}
+
+
+def needed(name: str, finished: Callable[[str], Path]) -> tuple[str, ...]:
+    """What a recipe must be told beside its own numbers."""
+    return tuple(f"{field}={finished(other) / file}" for field, (other, file) in NEEDS.get(name, {}).items())
