@@ -1,7 +1,7 @@
 """What the training loop asks of an objective."""
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -17,4 +17,31 @@ class Objective(Protocol):
 
     def loss(self, part: str, batch: Batch, noise: torch.Generator, *, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """(scalar to minimise, detached scalars to report). All randomness comes from `noise`, a CPU generator."""
+        ...
+
+
+@runtime_checkable
+class GatheredObjective(Objective, Protocol):
+    """An objective whose loss is of all samples of a step together and no mean over micro-batches: contrastive ones,
+    where every sample is a negative of every other. `training.gathered` computes it over micro-batches and processes.
+    """
+
+    def features(self, part: str, batch: Batch, noise: torch.Generator, *, step: int) -> tuple[Tensor, ...]:
+        """What the loss reads of a micro-batch, each B D. Called twice for one micro-batch, with equal `noise`."""
+        ...
+
+    def gathered_loss(
+        self, part: str, features: tuple[Tensor, ...], rows: slice, *, step: int
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The share of some rows (each N D, of the whole step) in the loss and in the metrics: shares of rows that
+        make up the step add up to both."""
+        ...
+
+
+@runtime_checkable
+class Constrained(Protocol):
+    """An objective with parameters that must stay within bounds."""
+
+    def constrain(self, part: str) -> None:
+        """Called after each update of a part, before it is averaged or saved."""
         ...

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from tintype.common.config import Json
 from tintype.common.rng import generator
-from tintype.objectives.base import Batch, Objective
+from tintype.objectives.base import Batch, Constrained, GatheredObjective, Objective
+from tintype.training.gathered import gathered_backward
 from tintype.training.state import MAY_CHANGE, TrainingState, clear_leftovers
 from tintype.training.world import World
 
@@ -140,13 +141,15 @@ def train(
             for group in optimizer.param_groups:
                 group["lr"] = rate
             optimizer.zero_grad(set_to_none=True)
-            told = _backward(objective, name, dict(zip(share, micro_batches, strict=True)), config, state.step)
+            told = _backward(objective, name, dict(zip(share, micro_batches, strict=True)), config, state.step, world)
             metrics |= told if len(parts) == 1 else {f"{name} {metric}": value for metric, value in told.items()}
             world.add_up(parts[name].parameters())
             norms[state.step, name] = torch.nn.utils.clip_grad_norm_(parts[name].parameters(), config.clip_norm)
             if save or (state.step + 1) % read_every == 0:
                 _look_at(norms)
             optimizer.step()
+            if isinstance(objective, Constrained):
+                objective.constrain(name)
             state.emas[name].update(parts[name], state.step)
         state.step += 1
         if world.rank > 0:
@@ -160,10 +163,12 @@ def train(
 
 
 def _backward(
-    objective: Objective, part: str, batches: Mapping[int, Batch], config: TrainConfig, step: int
+    objective: Objective, part: str, batches: Mapping[int, Batch], config: TrainConfig, step: int, world: World
 ) -> dict[str, Tensor]:
     """Add up the gradients of the micro-batches (by their number in the step); the means of their metrics."""
     low = torch.autocast(config.device.split(":")[0], torch.bfloat16) if config.precision == "bf16" else nullcontext()
+    if isinstance(objective, GatheredObjective):
+        return gathered_backward(objective, part, batches, low, seed=config.seed, step=step, world=world)
     sums: dict[str, Tensor] = {}
     for number, batch in batches.items():
         with low:

@@ -46,6 +46,21 @@ class World:
         for gradient, total in zip(gradients, flat.split([one.numel() for one in gradients]), strict=True):
             gradient.copy_(total.view_as(gradient))
 
+    def total(self, tensor: Tensor) -> Tensor:
+        """Its sum over all processes."""
+        if self.size > 1:
+            tensor = tensor.clone()
+            dist.all_reduce(tensor)
+        return tensor
+
+    def gather(self, tensor: Tensor) -> Tensor:
+        """Those of all processes, of one shape: size *shape, by rank."""
+        if self.size == 1:
+            return tensor[None]
+        every = [torch.empty_like(tensor) for _ in range(self.size)]
+        dist.all_gather(every, tensor.contiguous())
+        return torch.stack(every)
+
     def wait(self) -> None:
         """Until every process has come here."""
         if self.size > 1:
