@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tintype.common.rng import generator
-from tintype.conditioning.layout import Box, Region
+from tintype.conditioning.layout import Box, LayoutConfig, Region, layout_ids
 from tintype.data.scenes import Scenes
 
 
@@ -24,6 +24,7 @@ class Sample:
     """One picture and what is known of it; a slot is None (or empty) where the data set has no such thing.
 
     picture: H W 3 uint8; mask: H W uint8, a class or 0/1 at each pixel; mean, logvar: C h w, of the raw latent.
+    other_captions: further sentences that say what the picture shows, where it has several.
     """
 
     picture: NDArray[np.uint8] | None = None
@@ -33,6 +34,7 @@ class Sample:
     mask: NDArray[np.uint8] | None = None
     mean: Tensor | None = None
     logvar: Tensor | None = None
+    other_captions: tuple[str, ...] = ()
 
 
 class Samples(Protocol):
@@ -45,21 +47,38 @@ class Samples(Protocol):
 # Reads its tensors from some samples; all that is random in it comes from the generator.
 Column = Callable[[Sequence[Sample], torch.Generator], dict[str, Tensor]]
 
+# Another sample, whole: all its parts change together, so that no column can disagree with another (`augment.py`).
+Augmentation = Callable[[Sample, torch.Generator], Sample]
+
 
 class Batches:
-    """A training `Source`: endless, all samples once in each round, in another order each time."""
+    """A training `Source`: endless, all samples once in each round, in another order each time.
 
-    def __init__(self, samples: Samples, columns: Sequence[Column], *, seed: int) -> None:
+    `augment` is applied to each sample in turn, before columns read it; what is random in it depends on the seed and
+    the sample's position alone.
+    """
+
+    def __init__(
+        self, samples: Samples, columns: Sequence[Column], *, seed: int, augment: Sequence[Augmentation] = ()
+    ) -> None:
         self.samples = samples
         self.columns = tuple(columns)
+        self.augment = tuple(augment)
         self.seed = seed
         self._order = lru_cache(maxsize=2)(self._shuffled)
 
     def batch(self, first: int, count: int) -> dict[str, Tensor]:
         """Samples first to first + count - 1 of the endless sequence."""
-        chosen = [self.samples[self._place(position)] for position in range(first, first + count)]
+        chosen = [self._sample(position) for position in range(first, first + count)]
         drawn = generator(self.seed, "batch", first)
         return {name: values for column in self.columns for name, values in column(chosen, drawn).items()}
+
+    def _sample(self, position: int) -> Sample:
+        sample = self.samples[self._place(position)]
+        drawn = generator(self.seed, "augment", position)
+        for augment in self.augment:
+            sample = augment(sample, drawn)
+        return sample
 
     def _place(self, position: int) -> int:
         epoch, within = divmod(position, len(self.samples))
@@ -91,21 +110,34 @@ class SceneSamples:
 # Columns
 
 
-def images(*, flip: bool = False) -> Column:
-    """{"image": B 3 H W float32 in [-1, 1]}; with `flip` each is mirrored with probability 1/2. Pictures of one batch
-    have one size, else `ValueError`. Boxes and masks are not mirrored: do not combine them with `flip`."""
+def images(samples: Sequence[Sample], noise: torch.Generator) -> dict[str, Tensor]:
+    """{"image": B 3 H W float32 in [-1, 1]}. Pictures of one batch have one size, else `ValueError`."""
+    pictures = [sample.picture for sample in samples if sample.picture is not None]
+    if len(pictures) != len(samples):
+        raise ValueError("a sample without a picture; expected one in each (stored latents have none)")
+    return {"image": torch.from_numpy(_stacked(pictures, "pictures")).permute(0, 3, 1, 2).float() / 127.5 - 1}
+
+
+def masks(samples: Sequence[Sample], noise: torch.Generator) -> dict[str, Tensor]:
+    """{"mask": B H W int64}: the class at each pixel. Masks of one batch have one size, else `ValueError`."""
+    found = [sample.mask for sample in samples if sample.mask is not None]
+    if len(found) != len(samples):
+        raise ValueError("a sample without a mask; expected one in each: see the report of `tintype prepare`")
+    return {"mask": torch.from_numpy(_stacked(found, "masks")).long()}
+
+
+def _stacked(pixels: Sequence[NDArray[np.uint8]], what: str) -> NDArray[np.uint8]:
+    if len({one.shape for one in pixels}) > 1:
+        raise ValueError(f"{what} of several sizes in one batch; expected one size: prepare them with a size, or crop")
+    return np.stack(pixels)
+
+
+def layouts(config: LayoutConfig) -> Column:
+    """{"layout": B L int64}: the boxes as tokens (`layout_ids`), the first `config.objects` of each sample. A sample
+    without boxes is the empty layout."""
 
     def column(samples: Sequence[Sample], noise: torch.Generator) -> dict[str, Tensor]:
-        pictures = [sample.picture for sample in samples if sample.picture is not None]
-        if len(pictures) != len(samples):
-            raise ValueError("a sample without a picture; expected one in each (stored latents have none)")
-        if len({picture.shape for picture in pictures}) > 1:
-            raise ValueError("pictures of several sizes in one batch; expected one size: prepare them with a size")
-        image = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
-        if not flip:
-            return {"image": image}
-        mirrored = torch.rand(len(image), generator=noise) < 0.5
-        return {"image": torch.where(mirrored[:, None, None, None], image.flip(3), image)}
+        return {"layout": torch.tensor([layout_ids(sample.boxes[: config.objects], config) for sample in samples])}
 
     return column
 
