@@ -5,11 +5,9 @@ Two judges: a classifier trained on rendered scenes only (`weights/judge.safeten
 rendered scenes and their reconstructions (the ceiling), and prompts shuffled among the pictures (chance).
 """
 
-import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -18,14 +16,13 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from tqdm import tqdm
 
-from tintype.checkpoints.native import load_network
 from tintype.common.files import whole_file
 from tintype.data.scenes import COLOURS, RELATIONS, SIZES, Plan, SceneConfig, Scenes, held_out
 from tintype.data.sources import reading, region_of, to_tensor
+from tintype.evaluation.extractors import load_judge
 from tintype.evaluation.templates import Templates, border_colour
 from tintype.families.base import LatentDiffusion
 from tintype.generation import generate_each
-from tintype.models.classifier import Classifier, ClassifierConfig
 from tintype.tasks.request import Request
 
 SEED = 20_000_000  # of prompts, pictures and scenes; training uses none of them
@@ -61,10 +58,7 @@ class Judge:
     """Reads which emoji a picture, or one half of it, shows. `digest` says which weights read (10 hex digits)."""
 
     def __init__(self, scenes: Scenes, *, weights: Path | None = None) -> None:
-        with resources.as_file(resources.files("tintype.weights") / "judge.safetensors") as shipped:
-            file = weights or shipped
-            self.classifier = load_network(file, "classifier", ClassifierConfig, Classifier)
-            self.digest = hashlib.sha256(file.read_bytes()).hexdigest()[:10]
+        self.classifier, self.digest = load_judge(weights)
         seen, needed = self.classifier.config, (len(scenes.emoji), SIZE)
         if (seen.num_classes, seen.image_size) != needed:
             raise ValueError(

@@ -1,0 +1,65 @@
+"""Networks whose features pictures are compared by. Distances of two extractors cannot be compared with each other."""
+
+import hashlib
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tintype.checkpoints.native import load_network
+from tintype.evaluation.pixels import from_bytes
+from tintype.models.classifier import Classifier, ClassifierConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """What a network sees in B pictures: `pooled` B D; `logits` B K of its classes, None where it has none."""
+
+    pooled: Tensor
+    logits: Tensor | None = None
+
+
+class Extractor(Protocol):
+    """image: B 3 H W uint8, as picture files hold it -> Features. `name` says which network with which weights."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def dim(self) -> int: ...
+    def __call__(self, image: Tensor, /) -> Features: ...
+
+
+def load_judge(weights: Path | None = None) -> tuple[Classifier, str]:
+    """The classifier of emoji inside the package or of another file, and 10 digits that tell its weights."""
+    with resources.as_file(resources.files("tintype.weights") / "judge.safetensors") as shipped:
+        file = weights or shipped
+        classifier = load_network(file, "classifier", ClassifierConfig, Classifier)
+        return classifier, hashlib.sha256(file.read_bytes()).hexdigest()[:10]
+
+
+class JudgeFeatures:
+    """The classifier of emoji: what its head reads, averaged over places as Inception's is, and its logits.
+
+    Ours, and good for emoji scenes alone: distances by it are no FID of any paper. Pictures of another size than it
+    learned from are resized (bilinear, antialiased).
+    """
+
+    def __init__(self, *, weights: Path | None = None, device: torch.device | str = "cpu") -> None:
+        classifier, digest = load_judge(weights)
+        self.classifier = classifier.to(device)
+        self.device = device
+        self.name = f"judge-{digest}"
+        self.dim = classifier.config.widths[-1]
+
+    @torch.inference_mode()
+    def __call__(self, image: Tensor, /) -> Features:
+        side = self.classifier.config.image_size
+        x = from_bytes(image.to(self.device))
+        if x.shape[-2:] != (side, side):
+            x = F.interpolate(x, (side, side), mode="bilinear", antialias=True)
+        seen = F.silu(self.classifier.norm(self.classifier.features(x)[-1]))  # B D h w
+        return Features(seen.mean(dim=(2, 3)), self.classifier.head(seen.flatten(1)))
