@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from tintype.conditioning.layout import ROUNDING, Box, Region
+from tintype.conditioning.prompt import Framing
 from tintype.data.samples import Augmentation, Sample
 
 
@@ -30,7 +31,8 @@ def _moved(box: Box, *, left: float) -> Box:
 
 
 def cropped(sample: Sample, *, left: int, top: int, width: int, height: int) -> Sample:
-    """The part of picture and mask from pixel (left, top); boxes are cut to it, and left out where nothing remains."""
+    """The part of picture and mask from pixel (left, top); boxes are cut to it, and left out where nothing remains.
+    What was cut is added to `framing`."""
     picture = _picture(sample)
     if not (0 <= left <= picture.shape[1] - width and 0 <= top <= picture.shape[0] - height):
         raise ValueError(
@@ -41,11 +43,16 @@ def cropped(sample: Sample, *, left: int, top: int, width: int, height: int) -> 
     scale = (picture.shape[1] / width, picture.shape[0] / height)
     start = (left / width, top / height)
     cut = (cut_box(box, scale=scale, start=start) for box in sample.boxes)
+    shape = (picture.shape[0], picture.shape[1])
+    before = sample.framing or Framing(original_size=shape, target_size=shape)
     return dataclasses.replace(
         sample,
         picture=np.ascontiguousarray(picture[window]),
         mask=None if sample.mask is None else np.ascontiguousarray(sample.mask[window]),
         boxes=tuple(box for box in cut if box is not None),
+        framing=dataclasses.replace(
+            before, crop=(before.crop[0] + top, before.crop[1] + left), target_size=(height, width)
+        ),
     )
 
 

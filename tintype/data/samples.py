@@ -16,6 +16,7 @@ from torch import Tensor
 
 from tintype.common.rng import generator
 from tintype.conditioning.layout import Box, LayoutConfig, Region, layout_ids
+from tintype.conditioning.prompt import Framing
 from tintype.data.scenes import Scenes
 
 
@@ -24,7 +25,8 @@ class Sample:
     """One picture and what is known of it; a slot is None (or empty) where the data set has no such thing.
 
     picture: H W 3 uint8; mask: H W uint8, a class or 0/1 at each pixel; mean, logvar: C h w, of the raw latent.
-    other_captions: further sentences that say what the picture shows, where it has several.
+    other_captions: further sentences that say what the picture shows, where it has several; framing: the size it came
+    in and what of it was cut off.
     """
 
     picture: NDArray[np.uint8] | None = None
@@ -35,6 +37,7 @@ class Sample:
     mean: Tensor | None = None
     logvar: Tensor | None = None
     other_captions: tuple[str, ...] = ()
+    framing: Framing | None = None
 
 
 class Samples(Protocol):
@@ -50,42 +53,60 @@ Column = Callable[[Sequence[Sample], torch.Generator], dict[str, Tensor]]
 # Another sample, whole: all its parts change together, so that no column can disagree with another (`augment.py`).
 Augmentation = Callable[[Sample, torch.Generator], Sample]
 
+# Which samples are at positions first to first + count - 1 of an endless sequence: a pure function of these two.
+Order = Callable[[int, int], Sequence[int]]
+
 
 class Batches:
-    """A training `Source`: endless, all samples once in each round, in another order each time.
+    """A training `Source`: endless, all samples once in each round, in another order each time, or in `order`.
 
     `augment` is applied to each sample in turn, before columns read it; what is random in it depends on the seed and
     the sample's position alone.
     """
 
     def __init__(
-        self, samples: Samples, columns: Sequence[Column], *, seed: int, augment: Sequence[Augmentation] = ()
+        self,
+        samples: Samples,
+        columns: Sequence[Column],
+        *,
+        seed: int,
+        augment: Sequence[Augmentation] = (),
+        order: Order | None = None,
     ) -> None:
         self.samples = samples
         self.columns = tuple(columns)
         self.augment = tuple(augment)
         self.seed = seed
-        self._order = lru_cache(maxsize=2)(self._shuffled)
+        self.order = order or Shuffled(len(samples), seed=seed)
 
     def batch(self, first: int, count: int) -> dict[str, Tensor]:
         """Samples first to first + count - 1 of the endless sequence."""
-        chosen = [self._sample(position) for position in range(first, first + count)]
+        chosen = [self._sample(first + place, index) for place, index in enumerate(self.order(first, count))]
         drawn = generator(self.seed, "batch", first)
         return {name: values for column in self.columns for name, values in column(chosen, drawn).items()}
 
-    def _sample(self, position: int) -> Sample:
-        sample = self.samples[self._place(position)]
+    def _sample(self, position: int, index: int) -> Sample:
+        sample = self.samples[index]
         drawn = generator(self.seed, "augment", position)
         for augment in self.augment:
             sample = augment(sample, drawn)
         return sample
 
-    def _place(self, position: int) -> int:
-        epoch, within = divmod(position, len(self.samples))
-        return int(self._order(epoch)[within])
 
-    def _shuffled(self, epoch: int) -> Tensor:
-        return torch.randperm(len(self.samples), generator=generator(self.seed, "order", epoch))
+class Shuffled:
+    """An `Order`: `size` samples once in each round, in another order each time."""
+
+    def __init__(self, size: int, *, seed: int) -> None:
+        self.size = size
+        self.seed = seed
+        self._round = lru_cache(maxsize=2)(self._mixed)
+
+    def __call__(self, first: int, count: int) -> list[int]:
+        places = [divmod(position, self.size) for position in range(first, first + count)]
+        return [int(self._round(epoch)[within]) for epoch, within in places]
+
+    def _mixed(self, epoch: int) -> Tensor:
+        return torch.randperm(self.size, generator=generator(self.seed, "order", epoch))
 
 
 class SceneSamples:
