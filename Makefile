@@ -46,6 +46,7 @@ $(VENV)/dev.stamp: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps k-diffusion==0.1.1.post1  # its samplers alone
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps ldm-fix==1.0.1 einops==0.8.2  # CompVis's networks
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps torch-fidelity==0.4.0  # its arithmetic
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps lpips==0.1.4  # without torchvision
 	@touch $@ $(VENV)/run.stamp
 
 clean:

@@ -1,17 +1,29 @@
-"""A learned distance between pictures: differences of a classifier's features (after Zhang et al. 2018, LPIPS).
+"""A learned distance between pictures: differences of the features of a network trained here (after Zhang et al. 2018).
 
-Not LPIPS itself: no VGG weights, and every channel weighs the same.
+`models.lpips.LPIPS` has the same face; here every channel weighs the same, and no weights of others are needed.
 """
+
+from typing import Protocol, Self
 
 from torch import Tensor, nn
 
-from tintype.models.classifier import Classifier
+
+class FeatureNetwork(Protocol):
+    """A module (`Classifier`, CLIP's image tower) that shows what it finds in pictures on the way."""
+
+    def features(self, image: Tensor) -> list[Tensor]:
+        """image: B 3 H W in [-1, 1] -> maps B C h w, one per level, finest first."""
+        ...
+
+    def eval(self) -> Self: ...
+    def requires_grad_(self, requires_grad: bool = True) -> Self: ...
 
 
 class FeatureDistance(nn.Module):
-    """(a, b: B 3 H W in [-1, 1]) -> B: squared difference of channel-normalised features, summed over levels."""
+    """(a, b: B 3 H W in [-1, 1]) -> B: squared difference of channel-normalised features, summed over levels. The
+    network is frozen; the gradient reaches the pictures."""
 
-    def __init__(self, network: Classifier) -> None:
+    def __init__(self, network: FeatureNetwork) -> None:
         super().__init__()
         self.network = network.eval().requires_grad_(False)
 
