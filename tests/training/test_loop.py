@@ -1,4 +1,5 @@
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from tintype.common.files import load_tensors
 from tintype.common.rng import generator
+from tintype.objectives.base import Processes
 from tintype.training.loop import READ_EVERY, Report, TrainConfig
 from tintype.training.state import checkpoints
 
@@ -319,3 +321,38 @@ def test_numbers_that_no_training_could_use_are_refused(name: str, values: tuple
     for value in values:
         with pytest.raises(ValueError, match=rf"train\.{name} {value}: expected"):
             TrainConfig(**{"steps": 1, "batch_size": 1, name: value})
+
+
+class Counting(Regression):
+    """Keeps the sum of what it sees and settles it in a weight that no gradient reaches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parts["network"].register_buffer("seen", torch.zeros(()))
+        self.kept = torch.zeros(())
+
+    def loss(
+        self, part: str, batch: Mapping[str, Tensor], noise: torch.Generator, *, step: int
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        self.kept = self.kept + batch["x"].sum()
+        return super().loss(part, batch, noise, step=step)
+
+    def settle(self, part: str, processes: Processes) -> dict[str, Tensor]:
+        seen = self.parts[part].get_buffer("seen")
+        seen += processes.total(self.kept)
+        self.kept = torch.zeros(())
+        return {"seen": seen.clone()}
+
+
+def test_what_an_objective_kept_is_settled_once_a_step(tmp_path: Path) -> None:
+    """After all micro-batches, and before the average, the checkpoint and the hooks see the step."""
+    told: list[float] = []
+
+    def hook(report: Report) -> None:
+        told.append(float(report.metrics["seen"]))
+
+    state = run(tmp_path, objective=Counting(), hooks=[hook], steps=3, accumulate=2, ema_decay=0.0)
+    sums = [float(Numbers().batch(8 * step, 8)["x"].sum()) for step in range(3)]
+    assert told == pytest.approx([sums[0], sums[0] + sums[1], sum(sums)], rel=1e-5)
+    assert float(state.emas["network"].state_dict()["seen"]) == told[-1]
+    assert float(load_tensors(tmp_path / "step-00000003" / "network.safetensors")["seen"]) == told[-1]

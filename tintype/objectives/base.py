@@ -45,3 +45,25 @@ class Constrained(Protocol):
     def constrain(self, part: str) -> None:
         """Called after each update of a part, before it is averaged or saved."""
         ...
+
+
+class Processes(Protocol):
+    """Those that train together (`training.world.World`)."""
+
+    def total(self, tensor: Tensor) -> Tensor:
+        """Its sum over all of them."""
+        ...
+
+    def gather(self, tensor: Tensor) -> Tensor:
+        """Those of all of them, of one shape, stacked."""
+        ...
+
+
+@runtime_checkable
+class Settling(Protocol):
+    """An objective that learns without gradients as well, from what its losses keep of each micro-batch: codebooks."""
+
+    def settle(self, part: str, processes: Processes) -> dict[str, Tensor]:
+        """Called after each update of a part, before it is averaged or saved: take in what the losses of this step
+        kept, in all processes, and forget it. Gives detached scalars to report."""
+        ...

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from tintype.common.config import Json
 from tintype.common.rng import generator
-from tintype.objectives.base import Batch, Constrained, GatheredObjective, Objective
+from tintype.objectives.base import Batch, Constrained, GatheredObjective, Objective, Settling
 from tintype.training.gathered import gathered_backward
 from tintype.training.state import MAY_CHANGE, TrainingState, clear_leftovers
 from tintype.training.world import World
@@ -142,7 +142,6 @@ def train(
                 group["lr"] = rate
             optimizer.zero_grad(set_to_none=True)
             told = _backward(objective, name, dict(zip(share, micro_batches, strict=True)), config, state.step, world)
-            metrics |= told if len(parts) == 1 else {f"{name} {metric}": value for metric, value in told.items()}
             world.add_up(parts[name].parameters())
             norms[state.step, name] = torch.nn.utils.clip_grad_norm_(parts[name].parameters(), config.clip_norm)
             if save or (state.step + 1) % read_every == 0:
@@ -150,6 +149,9 @@ def train(
             optimizer.step()
             if isinstance(objective, Constrained):
                 objective.constrain(name)
+            if isinstance(objective, Settling):
+                told |= objective.settle(name, world)
+            metrics |= told if len(parts) == 1 else {f"{name} {metric}": value for metric, value in told.items()}
             state.emas[name].update(parts[name], state.step)
         state.step += 1
         if world.rank > 0:
