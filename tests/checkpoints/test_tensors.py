@@ -66,7 +66,7 @@ def test_writing_to_a_tensor_leaves_the_file_alone(tmp_path: Path) -> None:
     ("content", "message"),
     [
         (b"", "is not a whole file of weights"),
-        (b"\x80\x02}q\x00.", "is a bare pickle .* nothing was run"),
+        (b"\x80\x02}q\x00.", "is a pickle that torch.save did not write.* nothing was run"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS pointer.*git lfs pull"),
         (b"<!doctype html><html>", "is not a whole file of weights"),
         ((2**62).to_bytes(8, "little") + b"{}", "is not a whole file of weights"),

@@ -1,4 +1,4 @@
-"""Tensors of a `.ckpt` (the zip `torch.save` writes) without unpickling: its instructions are read, never obeyed.
+"""Tensors of a `.ckpt` (what `torch.save` writes) without unpickling: its instructions are read, never obeyed.
 
 A pickle is a program. This reader walks its instructions (`pickletools` cuts them) with a stack that can hold plain
 values and descriptions of tensors. A global may be named, as Lightning names the classes of its callbacks; one that is
@@ -13,6 +13,7 @@ import struct
 import zipfile
 import zlib
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -85,8 +86,9 @@ class _Refused(Exception):
     pass
 
 
-def read_program(code: bytes) -> object:
-    """What a pickle builds, of dicts, lists, tuples, plain values and `Described` tensors.
+def read_program(code: bytes | BytesIO) -> object:
+    """What a pickle builds, of dicts, lists, tuples, plain values and `Described` tensors. Of a stream, just as many
+    bytes are read as the program has.
 
     Raises `ValueError` for an instruction or a call outside the list, or a program that is damaged.
     """
@@ -198,7 +200,9 @@ def _checked_key(key: Any) -> Any:
 
 
 def _storage(identity: Any) -> _Storage:
-    kind, storage_type, key, _, count = identity
+    kind, storage_type, key, _, count, *view = identity
+    if view not in ([], [None]):  # a sixth before version 1.6: part of another storage, as version 0.3 wrote them
+        raise ValueError("a storage within another; save it anew")
     if kind != "storage" or not isinstance(storage_type, _Global) or not isinstance(key, str | int):
         raise ValueError("a persistent object that is no storage")
     if storage_type.module != "torch" or storage_type.name not in DTYPES:
@@ -278,6 +282,55 @@ def pickled_tensors(path: Path) -> dict[str, Stored]:
             name: _stored(file, entries.get(f"{folder}data/{one.storage.key}"), name, one)
             for name, one in described.items()
         }
+
+
+# Before version 1.6 (August 2020): four pickles, the names of the storages, and the storages one after another
+
+BARE_PICKLE = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."  # torch.serialization.MAGIC_NUMBER
+OLD_PROTOCOL = 1001
+
+
+def bare_tensors(path: Path) -> dict[str, Stored]:
+    """As `pickled_tensors`, for a file that begins with `BARE_PICKLE`. All storages must belong to tensors by name, as
+    they do in files of weights: only their sizes tell where the next one begins."""
+    try:
+        with path.open("rb") as file:
+            file.seek(len(BARE_PICKLE))
+            programs = BytesIO(file.read(LARGEST_PROGRAM))
+            protocol, machine, root, keys = (read_program(programs) for _ in range(4))
+            if protocol != OLD_PROTOCOL or not isinstance(machine, dict) or machine.get("little_endian") is not True:
+                raise ValueError(f"its protocol is {protocol}; expected {OLD_PROTOCOL}, of a little-endian machine")
+            described = _by_name(root)
+            file.seek(len(BARE_PICKLE) + programs.tell())
+            begins = _places(file, {one.storage for one in described.values()}, keys)
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror}); expected a file of weights") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    if not described:
+        raise ValueError(f"{path} holds no tensors by name; expected a checkpoint of a network")
+    return {
+        name: Stored(begins[one.storage.key], one.storage.dtype, one.shape, one.stride, one.offset)
+        for name, one in described.items()
+    }
+
+
+def _places(file: BinaryIO, storages: set[_Storage], keys: object) -> dict[str, int]:
+    """Where the content of each storage begins; before it lies the count of its elements."""
+    order = [str(key) for key in cast("list[object]", keys)] if isinstance(keys, list) else []
+    by_key = {one.key: one for one in storages}
+    if len(storages) != len(order) or by_key.keys() != set(order):
+        raise ValueError(f"{len(order)} storages for {len(storages)} of tensors by name; save the state_dict alone")
+    begins: dict[str, int] = {}
+    end = os.fstat(file.fileno()).st_size
+    for storage in (by_key[key] for key in order):
+        count = int.from_bytes(file.read(8), "little")
+        size = storage.count * storage.dtype.itemsize
+        begins[storage.key] = file.tell()
+        if count != storage.count or begins[storage.key] + size > end:
+            raise ValueError(f"a storage of {count} values is not {storage.count}, or cut short; download it again")
+        file.seek(size, os.SEEK_CUR)
+    return begins
 
 
 def _by_name(root: object) -> dict[str, Described]:

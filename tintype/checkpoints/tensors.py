@@ -1,4 +1,4 @@
-"""Tensor files, opened by what is in them and not by their names: safetensors, or the zip of `torch.save`.
+"""Tensor files, opened by what is in them and not by their names: safetensors, or what `torch.save` writes.
 
 Opening reads names and shapes only. A tensor is mapped, so that it takes no memory until it is used and none twice, or
 read where the caller is going to change it anyway.
@@ -17,7 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from tintype.checkpoints.pickled import pickled_tensors
+from tintype.checkpoints.pickled import BARE_PICKLE, bare_tensors, pickled_tensors
 from tintype.checkpoints.stored import Stored
 
 PAGE = mmap.PAGESIZE
@@ -115,6 +115,8 @@ def _opened(path: Path) -> tuple[dict[str, Stored], dict[str, str]]:
         raise ValueError(f"{path} cannot be read: {error.strerror}; expected a file of weights") from error
     if start.startswith(b"PK\x03\x04"):
         return pickled_tensors(path), {}
+    if start.startswith(BARE_PICKLE):
+        return bare_tensors(path), {}
     if start.startswith(b"version https://"):
         raise ValueError(f"{path} is a Git LFS pointer, not the weights themselves; run: git lfs pull")
     return _safetensors(path, start)
@@ -127,8 +129,8 @@ def _safetensors(path: Path, start: bytes) -> tuple[dict[str, Stored], dict[str,
     except (SafetensorError, OSError) as error:
         if start.startswith(b"\x80"):  # which the length of a safetensors header may begin with as well
             raise ValueError(
-                f"{path} is a bare pickle (torch.save before version 1.6), which only running it could read; nothing "
-                "was run. If you trust where it comes from, have it converted to .safetensors there"
+                f"{path} is a pickle that torch.save did not write, which only running it could read; nothing was run. "
+                "If you trust where it comes from, have it converted to .safetensors there"
             ) from None
         raise ValueError(
             f"{path} is not a whole file of weights ({error}); expected .safetensors, or a .ckpt as torch.save "
