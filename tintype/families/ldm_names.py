@@ -190,15 +190,20 @@ def _attention(ours: str, theirs: str) -> Iterator[Rule]:
 def _open_clip(config: CLIPTextConfig) -> Iterator[Rule | Fused]:
     yield Rule("token_embedding.weight", "token_embedding.weight")
     yield Rule("position_embedding.weight", "positional_embedding")
-    for layer in range(config.num_layers):
+    yield from open_clip_layers(config.num_layers)
+    yield from module("norm", "ln_final")
+    if config.projection_dim:
+        yield Rule("projection.weight", "text_projection", TURNED)
+
+
+def open_clip_layers(count: int) -> Iterator[Rule | Fused]:
+    """The layers of either tower."""
+    for layer in range(count):
         ours, theirs = f"layers.{layer}", f"transformer.resblocks.{layer}"
         yield from inside(ours, theirs, OPEN_CLIP_LAYER)
         for kind in ("weight", "bias"):
             parts = (f"{ours}.attention.{part}.{kind}" for part in PARTS)
             yield thirds(parts, f"{theirs}.attn.in_proj_{kind}")
-    yield from module("norm", "ln_final")
-    if config.projection_dim:
-        yield Rule("projection.weight", "text_projection", TURNED)
 
 
 def _token_transformer(config: TokenTransformerConfig) -> Iterator[Rule]:

@@ -36,21 +36,21 @@ class CLIPTextOutput:
     pooled: Tensor
 
 
-class CLIPTextLayer(nn.Module):
-    """Causal self-attention and a two-layer perceptron, pre-normed."""
+class CLIPLayer(nn.Module):
+    """Self-attention, in text causal, and a two-layer perceptron, pre-normed: B L D -> B L D."""
 
-    def __init__(self, config: CLIPTextConfig) -> None:
+    def __init__(self, width: int, *, num_heads: int, activation: Activation, causal: bool) -> None:
         super().__init__()
-        width, heads = config.width, config.num_heads
-        self.activation = config.activation
+        self.activation = activation
+        self.causal = causal
         self.norm1 = nn.LayerNorm(width)
-        self.attention = Attention(width, num_heads=heads, head_dim=width // heads, qkv_bias=True)
+        self.attention = Attention(width, num_heads=num_heads, head_dim=width // num_heads, qkv_bias=True)
         self.norm2 = nn.LayerNorm(width)
         self.fc1 = nn.Linear(width, 4 * width)
         self.fc2 = nn.Linear(4 * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attention(self.norm1(x), causal=True)
+        x = x + self.attention(self.norm1(x), causal=self.causal)
         h = self.fc1(self.norm2(x))
         h = F.gelu(h) if self.activation == "gelu" else h * torch.sigmoid(1.702 * h)
         return x + self.fc2(h)
@@ -64,7 +64,10 @@ class CLIPText(nn.Module):
         self.config = config
         self.token_embedding = nn.Embedding(config.vocabulary_size, config.width)
         self.position_embedding = nn.Embedding(config.context_length, config.width)
-        self.layers = Layers(CLIPTextLayer(config) for _ in range(config.num_layers))
+        self.layers = Layers(
+            CLIPLayer(config.width, num_heads=config.num_heads, activation=config.activation, causal=True)
+            for _ in range(config.num_layers)
+        )
         self.norm = nn.LayerNorm(config.width)
         out = config.projection_dim
         self.projection = nn.Linear(config.width, out, bias=False) if out else nn.Identity()
