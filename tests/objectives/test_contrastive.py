@@ -13,8 +13,9 @@ from tintype.common.rng import generator
 from tintype.models.clip import CLIPTextConfig
 from tintype.models.clip_image import CLIPImageConfig
 from tintype.models.clip_pair import CLIP, CLIPConfig
-from tintype.objectives.base import Constrained, GatheredObjective
+from tintype.objectives.base import GatheredObjective, Settling
 from tintype.objectives.contrastive import ContrastiveConfig, ContrastiveObjective, loss_at_chance
+from tintype.training.world import World
 
 Kind = Literal["softmax", "sigmoid"]
 KINDS: tuple[Kind, ...] = ("softmax", "sigmoid")
@@ -99,7 +100,7 @@ def test_eight_pairs_are_learned_by_heart(kind: Kind) -> None:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        objective.constrain("clip")
+        objective.settle("clip", World())
         losses.append(loss.item())
     chance = loss_at_chance(kind, 8)
     assert losses[-1] < chance / 50 < chance < losses[0]
@@ -139,7 +140,7 @@ def test_patches_left_out_are_drawn_anew_for_each_picture() -> None:
 
 def test_the_loop_knows_what_it_is() -> None:
     assert isinstance(make("softmax"), GatheredObjective)
-    assert isinstance(make("softmax"), Constrained)
+    assert isinstance(make("softmax"), Settling)
 
 
 def test_what_does_not_fit_is_refused() -> None:

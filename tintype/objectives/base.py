@@ -38,15 +38,6 @@ class GatheredObjective(Objective, Protocol):
         ...
 
 
-@runtime_checkable
-class Constrained(Protocol):
-    """An objective with parameters that must stay within bounds."""
-
-    def constrain(self, part: str) -> None:
-        """Called after each update of a part, before it is averaged or saved."""
-        ...
-
-
 class Processes(Protocol):
     """Those that train together (`training.world.World`)."""
 
@@ -61,7 +52,8 @@ class Processes(Protocol):
 
 @runtime_checkable
 class Settling(Protocol):
-    """An objective that learns without gradients as well, from what its losses keep of each micro-batch: codebooks."""
+    """An objective that changes parameters by more than gradients: codebooks, from what its losses keep of each
+    micro-batch; a temperature that has bounds."""
 
     def settle(self, part: str, processes: Processes) -> dict[str, Tensor]:
         """Called after each update of a part, before it is averaged or saved: take in what the losses of this step

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tintype.models.clip_pair import CLIP
-from tintype.objectives.base import Batch
+from tintype.objectives.base import Batch, Processes
 
 Features = tuple[Tensor, ...]
 
@@ -33,7 +33,7 @@ class ContrastiveConfig:
 
 
 class ContrastiveObjective:
-    """Batches hold "image": B 3 S S in [-1, 1], "ids": B L and "end": B. One part, "clip". A `GatheredObjective`."""
+    """Batches hold "image": B 3 S S in [-1, 1], "ids": B L and "end": B. One part, "clip"."""
 
     def __init__(self, clip: CLIP, config: ContrastiveConfig) -> None:
         if (config.kind == "sigmoid") != clip.config.logit_bias:
@@ -73,9 +73,10 @@ class ContrastiveObjective:
             loss = -F.logsigmoid(answers * logits).sum() / count
         return loss, _told(logits.detach(), right, features, rows) | {"scale": scale.detach()[0] * len(right) / count}
 
-    def constrain(self, part: str) -> None:
-        """The temperature stays at most 100, as open_clip keeps it: a `Constrained` objective."""
+    def settle(self, part: str, processes: Processes) -> dict[str, Tensor]:
+        """The temperature stays from 1 to 100 after each update, as open_clip keeps it."""
         self.clip.clamp()
+        return {}
 
     def _kept(self, count: int, noise: torch.Generator) -> Tensor | None:
         """Which patches of each picture are looked at, drawn anew for each."""

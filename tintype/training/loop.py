@@ -18,7 +18,7 @@ from torch import Tensor
 
 from tintype.common.config import Json
 from tintype.common.rng import generator
-from tintype.objectives.base import Batch, Constrained, GatheredObjective, Objective, Settling
+from tintype.objectives.base import Batch, GatheredObjective, Objective, Settling
 from tintype.training.gathered import gathered_backward
 from tintype.training.state import MAY_CHANGE, TrainingState, clear_leftovers
 from tintype.training.world import World
@@ -147,8 +147,6 @@ def train(
             if save or (state.step + 1) % read_every == 0:
                 _look_at(norms)
             optimizer.step()
-            if isinstance(objective, Constrained):
-                objective.constrain(name)
             if isinstance(objective, Settling):
                 told |= objective.settle(name, world)
             metrics |= told if len(parts) == 1 else {f"{name} {metric}": value for metric, value in told.items()}
