@@ -7,6 +7,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from tintype.common.device import sent
 from tintype.diffusion.scaling import Scaling
 from tintype.diffusion.schedule import Schedule
 
@@ -119,7 +120,7 @@ class Denoiser:
     def target(self, x0: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
         """What the network should answer at x0 + sigma * noise: the scaling solved for it; sigma: B."""
         skip, out, _ = self.scaling(sigma.double())
-        signal, noisy = (_column(one).to(x0.device) for one in ((1 - skip) / out, skip * sigma.double() / out))
+        signal, noisy = (sent(_column(one), x0.device) for one in ((1 - skip) / out, skip * sigma.double() / out))
         return (signal * x0 - noisy * noise).float()
 
     def _answer(self, net_in: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
@@ -135,7 +136,7 @@ class Denoiser:
         skip, out, into = (_column(one).float() for one in self.scaling(level))
         t = self.schedule.t(level).float()
         if level.ndim:
-            skip, out, into, t = (one.to(x.device) for one in (skip, out, into, t))
+            skip, out, into, t = (sent(one, x.device) for one in (skip, out, into, t))
         else:  # written there, not copied: no sampling step waits for a device
             t = torch.full((len(x),), float(t), device=x.device)
         net_in = into * x

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from tintype.common.device import sent
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LatentSpace:
@@ -29,4 +31,4 @@ class LatentSpace:
 
 
 def _column(values: tuple[float, ...], like: Tensor) -> Tensor:
-    return torch.tensor(values, dtype=like.dtype, device=like.device)[:, None, None]
+    return sent(torch.tensor(values, dtype=like.dtype)[:, None, None], like.device)

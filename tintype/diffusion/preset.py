@@ -126,5 +126,8 @@ class Told:
         there, nearest = (sigma.double()[..., None] == self.levels).max(dim=-1)
         return torch.where(there, self.times[nearest], self.schedule.t(sigma))
 
+    def at(self, share: Tensor) -> Tensor:
+        return self.schedule.at(share)
+
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
         return self.schedule.draw(count, generator)

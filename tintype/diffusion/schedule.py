@@ -35,6 +35,10 @@ class Schedule(Protocol):
         """The inverse, clamped to the schedule's ends; float64. This is what the network is told."""
         ...
 
+    def at(self, share: Tensor) -> Tensor:
+        """The training level at a share of the times, from 0 (least noise) to 1; float64."""
+        ...
+
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
         """`count` noise levels as training meets them; float64."""
         ...
@@ -127,10 +131,11 @@ class DDPM:
         low = (torch.searchsorted(table, log_sigma, right=True) - 1).clamp(0, len(table) - 2)
         return low + (log_sigma - table[low]) / (table[low + 1] - table[low])
 
+    def at(self, share: Tensor) -> Tensor:
+        return self.sigmas[(len(self.sigmas) * share.double()).long().clamp(0, len(self.sigmas) - 1)]
+
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        u = torch.rand(count, generator=generator, dtype=torch.float64)
-        steps = (len(self.sigmas) * u**self.config.draw_exponent).long().clamp(max=len(self.sigmas) - 1)
-        return self.sigmas[steps]
+        return self.at(torch.rand(count, generator=generator, dtype=torch.float64) ** self.config.draw_exponent)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -160,6 +165,9 @@ class EDM:
 
     def t(self, sigma: Tensor) -> Tensor:
         return sigma.double().clamp(self.sigma_min, self.sigma_max).log() / 4
+
+    def at(self, share: Tensor) -> Tensor:
+        return self.sigma(self.t_min + share.double() * (self.t_max - self.t_min))
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
         normal = torch.randn(count, generator=generator, dtype=torch.float64)
@@ -202,9 +210,12 @@ class Flow:
         sigma = sigma.double().clamp(self.sigma_min, self.sigma_max)
         return sigma / (1 + sigma) * self.config.scale
 
-    def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        s = torch.rand(count, generator=generator, dtype=torch.float64)
+    def at(self, share: Tensor) -> Tensor:
+        s = share.double()
         return (s / (1 - s)).clamp(self.sigma_min, self.sigma_max)
+
+    def draw(self, count: int, generator: torch.Generator) -> Tensor:
+        return self.at(torch.rand(count, generator=generator, dtype=torch.float64))
 
 
 def make_schedule(config: DDPMConfig | EDMConfig | FlowConfig) -> Schedule:
