@@ -33,7 +33,8 @@ from tintype.models.autoencoder import Autoencoder, AutoencoderConfig
 from tintype.models.classifier import Classifier, ClassifierConfig
 from tintype.models.unet import UNet
 from tintype.objectives.autoencoding import AutoencodingObjective
-from tintype.objectives.denoising import DenoisingObjective, TextDiffusion
+from tintype.objectives.conditions import TextCondition
+from tintype.objectives.denoising import DenoisingObjective
 from tintype.recipes import RECIPES, run
 from tintype.recipes.default_text2img import DefaultText2Img, taught_words
 from tintype.tasks.request import Request
@@ -164,11 +165,13 @@ def test_what_is_trained_is_what_the_recipe_says_and_what_is_published(text2img:
     assert (model.size, model.steps, model.cfg_scale) == (recipe.scenes.size, recipe.steps, recipe.cfg_scale)
     objective = recipe.prepare(text2img).objective
     assert isinstance(objective, DenoisingObjective)
-    assert objective.caption_dropout == recipe.caption_dropout > 0
-    assert objective.scaling is SCALINGS[model.prediction]
+    (condition,) = objective.conditions
+    assert isinstance(condition, TextCondition)
+    assert condition.dropout == recipe.caption_dropout > 0
+    assert objective.denoiser.scaling is SCALINGS[model.prediction]
     drawn, expected = (
         schedule.draw(64, torch.Generator().manual_seed(0))
-        for schedule in (objective.schedule, make_schedule(model.schedule))
+        for schedule in (objective.denoiser.schedule, make_schedule(model.schedule))
     )
     assert torch.equal(drawn, expected)
 
@@ -423,8 +426,8 @@ def test_the_embedded_model_is_a_beginning_for_the_recipe_as_it_is() -> None:
     assert isinstance(recipe, DefaultText2Img)
     words = taught_words(recipe.scenes)
     clip = dataclasses.replace(recipe.text, vocabulary_size=len(word_ids(words)))
-    network = TextDiffusion(UNet(recipe.unet), TextConditioner(TextConfig(clip=clip, words=words, pooled=True)))
-    assert recipe.begin(network, "default") == load("default", device="cpu").space
+    tower = TextConditioner(TextConfig(clip=clip, words=words, pooled=True))
+    assert recipe.begin(UNet(recipe.unet), tower, "default") == load("default", device="cpu").space
 
 
 @pytest.mark.parametrize(

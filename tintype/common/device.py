@@ -3,6 +3,7 @@
 import re
 
 import torch
+from torch import Tensor
 
 
 def usable_device(name: str | None = None) -> str:
@@ -20,3 +21,10 @@ def usable_device(name: str | None = None) -> str:
     if name != "cpu" and int(kind[1] or 0) >= torch.cuda.device_count():
         raise ValueError(f"device {name!r}: this machine has {torch.cuda.device_count()}, counted from cuda:0")
     return name
+
+
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor on a device; one of the CPU gets to a GPU through pinned memory, without waiting for its work."""
+    if tensor.is_cpu and device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)

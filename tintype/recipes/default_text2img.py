@@ -35,7 +35,8 @@ from tintype.generation import generate_each
 from tintype.models.autoencoder import Autoencoder, AutoencoderConfig
 from tintype.models.clip import CLIPTextConfig
 from tintype.models.unet import UNet, UNetConfig
-from tintype.objectives.denoising import DenoisingObjective, TextDiffusion
+from tintype.objectives.conditions import TextCondition
+from tintype.objectives.denoising import DenoisingObjective
 from tintype.recipes.base import Recipe, Run, digest, load_average
 from tintype.recipes.sheets import SHOWN, sheet
 from tintype.tasks.request import Request
@@ -107,14 +108,14 @@ class DefaultText2Img(Recipe):
             words=words,
             pooled=True,
         )
-        network = TextDiffusion(UNet(self.unet), TextConditioner(text))
-        space = None if self.start is None else self.begin(network, self.start)
+        unet, tower = UNet(self.unet), TextConditioner(text)
+        space = None if self.start is None else self.begin(unet, tower, self.start)
 
         tensors = self._latents(out / "latents.safetensors", scenes, first_stage)
         if space is None:
             shift, std = channel_statistics(tensors["mean"], tensors["std"])
             space = LatentSpace(shift=shift, scale=tuple(1 / one for one in std))
-        tokens = network.text.tokens(captions(scenes, range(self.latents)))
+        tokens = tower.tokens(captions(scenes, range(self.latents)))
         source = Latents(
             {
                 "mean": space.wrap(tensors["mean"].float()).half(),
@@ -139,13 +140,13 @@ class DefaultText2Img(Recipe):
         )
 
         def averaged(state: TrainingState) -> LatentDiffusion:
-            unet = UNet(self.unet).to(self.train.device)
+            network = UNet(self.unet).to(self.train.device)
             conditioner = TextConditioner(text).to(self.train.device)
-            load_average(unet, state, "diffusion", prefix="unet.")
+            load_average(network, state, "diffusion", prefix="unet.")
             load_average(conditioner, state, "diffusion", prefix="text.")
             return assemble(
                 family,
-                unet=unet,
+                unet=network,
                 autoencoder=first_stage,
                 conditioner=conditioner,
                 source="training",
@@ -162,22 +163,22 @@ class DefaultText2Img(Recipe):
 
         return Run(
             objective=DenoisingObjective(
-                network,
-                make_schedule(self.schedule),
-                SCALINGS[self.prediction],
-                caption_dropout=self.caption_dropout,
+                unet,
+                [TextCondition(tower, dropout=self.caption_dropout)],
+                schedule=make_schedule(self.schedule),
+                scaling=SCALINGS[self.prediction],
             ),
             source=source,
             sheet=draw,
             publish=publish,
         )
 
-    def begin(self, network: TextDiffusion, name: str) -> LatentSpace:
-        """Give the network the weights of a model, and return the latent space they know."""
+    def begin(self, unet: UNet, tower: TextConditioner, name: str) -> LatentSpace:
+        """Give the networks the weights of a model, and return the latent space they know."""
         model = load(name, device="cpu")
         for part, own, other in (
             ("U-Net", self.unet, model.config.unet),
-            ("text tower", network.text.config, model.config.conditioner),
+            ("text tower", tower.config, model.config.conditioner),
             ("schedule", self.schedule, model.config.schedule),
             ("prediction", self.prediction, model.config.prediction),
         ):
@@ -186,8 +187,8 @@ class DefaultText2Img(Recipe):
                     f"start={name}: its {part} is configured otherwise than this recipe's; see its model.json"
                 )
         assert isinstance(model.denoiser.network, UNet)
-        network.unet.load_state_dict(model.denoiser.network.state_dict())
-        network.text.load_state_dict(model.networks["conditioner"].state_dict())
+        unet.load_state_dict(model.denoiser.network.state_dict())
+        tower.load_state_dict(model.networks["conditioner"].state_dict())
         return model.space
 
     def _latents(self, cache: Path, scenes: Scenes, first_stage: Autoencoder) -> dict[str, Tensor]:
