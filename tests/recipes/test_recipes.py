@@ -22,7 +22,7 @@ from tintype.apps.cli import main
 from tintype.checkpoints import load
 from tintype.checkpoints.native import load_network, save_network
 from tintype.common.config import from_json, override, to_json
-from tintype.common.files import load_tensors
+from tintype.common.files import load_tensors, reserved
 from tintype.conditioning.text import TextConditioner, TextConfig, word_ids, words_of
 from tintype.data.scenes import SceneConfig, Scenes
 from tintype.data.sources import captions, to_tensor
@@ -38,7 +38,7 @@ from tintype.objectives.denoising import DenoisingObjective
 from tintype.recipes import RECIPES, run
 from tintype.recipes.default_text2img import DefaultText2Img, taught_words
 from tintype.tasks.request import Request
-from tintype.training.state import changeable, reserved
+from tintype.training.state import changeable
 
 
 def published(out: Path) -> dict[str, bytes]:

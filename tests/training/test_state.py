@@ -14,9 +14,9 @@ from tiny_training import CONFIG, Numbers, Regression, assert_equal, child, chil
 from torch import Tensor, nn
 
 from tintype.common.config import Json, to_json
-from tintype.common.files import load_tensors, whole_folder
+from tintype.common.files import load_tensors, reserved, whole_folder
 from tintype.training.loop import train
-from tintype.training.state import MAY_CHANGE, changeable, check_recipe, checkpoints, reserved
+from tintype.training.state import MAY_CHANGE, changeable, check_recipe, checkpoints
 
 SIGKILLED = -9
 FORK = multiprocessing.get_context("forkserver")

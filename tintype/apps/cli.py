@@ -12,6 +12,7 @@ import types
 import typing
 from collections.abc import Sequence
 
+from tintype.apps.prepare_flags import add_prepare_flags
 from tintype.tasks.request import Request
 
 MODEL = "an embedded model's name, a .safetensors or .ckpt file, a folder, or a hub name"
@@ -37,6 +38,8 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("-o", "--output", help="a .png file, replaced if it is there, or a folder (default: outputs)")
     command.add_argument("--from", dest="source", metavar="PNG", help="repeat a picture of ours, byte for byte")
     command.add_argument("--json", action="store_true", help="print one JSON object instead of sentences")
+
+    add_prepare_flags(commands.add_parser("prepare", help="make a data set to train on from pictures, with a report"))
 
     command = commands.add_parser("train", help="run a recipe, or go on with it")
     command.add_argument("recipe", help="a recipe's name; `tintype train list` names them")

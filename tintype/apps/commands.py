@@ -17,6 +17,7 @@ from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
 import tintype
+from tintype.apps.prepare import prepare
 from tintype.checkpoints import embedded, load
 from tintype.common.config import nearest, override, to_json
 from tintype.common.files import LONGEST_NAME
@@ -318,6 +319,7 @@ def _print_facts(facts: dict[str, object], *, as_json: bool) -> None:
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "txt2img": txt2img,
+    "prepare": prepare,
     "train": train,
     "eval": evaluate,
     "info": info,

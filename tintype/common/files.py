@@ -1,5 +1,6 @@
 """Files that appear whole or not at all, and tensors in safetensors files."""
 
+import fcntl  # Linux and macOS, which is where tintype trains
 import json
 import os
 import shutil
@@ -72,6 +73,18 @@ def remove_folder(path: Path) -> None:
     if not path.name.startswith("."):
         path = path.rename(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
     shutil.rmtree(path)
+
+
+@contextmanager
+def reserved(folder: Path, *, what: str = "a run") -> Generator[None]:
+    """Keep others of the kind `what` out of a folder, until this one ends in whatever way. Raises `ValueError` when one
+    is there."""
+    with (folder / ".lock").open("a") as file:  # it stays: if it were removed, two could lock two files of this name
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ValueError(f"{what} is going on in {folder}; wait for its end, or name another folder") from error
+        yield
 
 
 def _umask() -> int:

@@ -12,10 +12,11 @@ from torch import nn
 
 from tintype.common.config import to_json
 from tintype.common.device import usable_device
+from tintype.common.files import reserved
 from tintype.objectives.base import Objective
 from tintype.training.hooks import Log, Progress, Sheets
 from tintype.training.loop import Hook, Source, TrainConfig, train
-from tintype.training.state import MAY_CHANGE, TrainingState, changeable, check_recipe, reserved
+from tintype.training.state import MAY_CHANGE, TrainingState, changeable, check_recipe
 from tintype.training.world import joined
 
 

@@ -7,12 +7,10 @@ therefore must stay what it was (`check_recipe`).
 """
 
 import dataclasses
-import fcntl  # Linux and macOS, which is where tintype trains
 import json
 import pickle
 import struct
-from collections.abc import Generator, Set
-from contextlib import contextmanager
+from collections.abc import Set
 from pathlib import Path
 
 import torch
@@ -76,17 +74,6 @@ class TrainingState:
                 raise _foreign(path, str(error).partition("\n\t")[2].partition("\n")[0]) from error
         self.step = int(saved["step"])
         return path
-
-
-@contextmanager
-def reserved(out: Path) -> Generator[None]:
-    """Keep other runs out of a folder, until this one ends in whatever way. Raises `ValueError` when one is there."""
-    with (out / ".lock").open("a") as file:  # it stays: if it were removed, two runs could lock two files of this name
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ValueError(f"a run is going on in {out}; wait for its end, or name another folder") from error
-        yield
 
 
 def clear_leftovers(out: Path) -> None:
