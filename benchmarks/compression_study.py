@@ -1,0 +1,309 @@
+"""Which downsampling factor is best? Trains and measures all of `recipes/compression_study`, and draws the plots.
+
+    python benchmarks/compression_study.py train --out runs/study                  # two hours on two CPU cores
+    python benchmarks/compression_study.py train --out runs/study --factors 8 2    # or shared out to processes
+    python benchmarks/compression_study.py measure --out runs/study                # rFID, PSNR, FID over training
+    python benchmarks/compression_study.py speed --out runs/study                  # samples a second; a quiet machine
+    python benchmarks/compression_study.py plot --out runs/study                   # docs/compression.{png,json}
+
+Each goes on where it was stopped. FID here is the Fréchet distance of features of the embedded judge, a classifier of
+emoji: it is no FID of a paper. The first stages' perceptual loss uses another classifier.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from tintype.checkpoints.native import load_network
+from tintype.common.config import to_json
+from tintype.common.files import load_tensors, whole_file
+from tintype.common.rng import Noise
+from tintype.data.scenes import SceneConfig, Scenes
+from tintype.diffusion.denoiser import Conditioning, Denoiser
+from tintype.diffusion.samplers.dpmpp import dpmpp_2m
+from tintype.diffusion.scaling import SCALINGS
+from tintype.diffusion.schedule import make_schedule
+from tintype.diffusion.spacing import trailing
+from tintype.evaluation.extractors import JudgeFeatures
+from tintype.evaluation.frechet import FrechetStatistics, Gaussian, frechet_distance
+from tintype.evaluation.pixels import from_bytes, psnr, to_bytes
+from tintype.models.autoencoder import Autoencoder, AutoencoderConfig
+from tintype.models.unet import UNet
+from tintype.recipes.base import run
+from tintype.recipes.compression_study import (
+    DESIGNS,
+    FACTORS,
+    CompressionStudy,
+    Factor,
+    compression_study,
+    first_stage,
+    read_space,
+)
+from tintype.recipes.scene_classifier import scene_classifier
+from tintype.recipes.sheets import sheet, to_picture
+from tintype.training.state import checkpoints
+
+HELD_OUT = 20_000_000  # index of the first scene that is measured with; training never gets there
+REFERENCE, RECONSTRUCTED, DRAWN = 8192, 1024, 500  # scenes and pictures
+STEPS = 12  # of DPM-Solver++(2M)
+BATCH = 50
+
+
+def features_file(out: Path) -> Path:
+    return out / "features" / "classifier.safetensors"
+
+
+def first_stage_file(out: Path, factor: Factor) -> Path | None:
+    """None for factor 1: pixels are their own latents."""
+    return None if factor == 1 else out / f"first-stage-{factor}" / "autoencoder.safetensors"
+
+
+def recipe_of(out: Path, factor: Factor) -> CompressionStudy:
+    file = first_stage_file(out, factor)
+    return compression_study(factor, autoencoder=None if file is None else str(file))
+
+
+def train(out: Path, factors: Iterable[Factor]) -> None:
+    if not features_file(out).exists():
+        run(scene_classifier(), out / "features")
+    for factor in factors:
+        file = first_stage_file(out, factor)
+        if file is not None and not file.exists():
+            run(first_stage(factor, features=str(features_file(out))), file.parent)
+        run(recipe_of(out, factor), out / f"diffusion-{factor}")
+
+
+# What is measured
+
+
+def measure(out: Path, factors: Iterable[Factor]) -> None:
+    """Into `measured.json`, one entry at a time, so that it can be stopped."""
+    path = out / "measured.json"
+    found: dict[str, dict[str, float]] = json.loads(path.read_text()) if path.exists() else {}
+    extract = JudgeFeatures()
+    reference = gaussian(extract, scenes(REFERENCE, first=HELD_OUT + RECONSTRUCTED))
+    entries: dict[str, tuple[Factor, Path | None]] = {f"first stage {f}": (f, None) for f in factors if f > 1}
+    entries |= {
+        f"diffusion {f} {int(path.name[5:])}": (f, path)
+        for f in factors
+        for path in checkpoints(out / f"diffusion-{f}")
+    }
+    found.setdefault("real pictures", {"fid": against(reference, extract, scenes(DRAWN, first=HELD_OUT))})
+    for name, (factor, checkpoint) in entries.items():
+        if name in found:
+            continue
+        stage = decoder(out, factor)
+        if checkpoint is None:
+            assert stage is not None
+            found[name] = reconstruction(extract, stage, out / f"reconstructed-{factor}.png")
+        else:
+            drawn = list(draw(recipe_of(out, factor), stage, checkpoint, DRAWN))
+            contact_sheet(torch.cat(drawn)[:32]).save(checkpoint.with_suffix(".png"))
+            found[name] = {"fid": against(reference, extract, drawn)}
+        print(name, found[name], flush=True)
+        with whole_file(path) as target:
+            target.write_text(json.dumps({"extractor": extract.name} | found, indent=1))
+
+
+def scenes(count: int, *, first: int) -> Iterator[Tensor]:
+    """Pictures that no run trained with, B 3 H W uint8."""
+    drawn = Scenes(SceneConfig())
+    for start in range(first, first + count, BATCH):
+        pictures = [drawn[index].picture for index in range(start, min(start + BATCH, first + count))]
+        yield torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
+
+
+def gaussian(extract: JudgeFeatures, pictures: Iterable[Tensor]) -> Gaussian:
+    running = FrechetStatistics(extract.dim)
+    for some in pictures:
+        running.update(extract(some).pooled)
+    return running.gaussian(extract.name)
+
+
+def against(reference: Gaussian, extract: JudgeFeatures, pictures: Iterable[Tensor]) -> float:
+    return frechet_distance(gaussian(extract, pictures), reference)
+
+
+def decoder(out: Path, factor: Factor) -> Autoencoder | None:
+    file = first_stage_file(out, factor)
+    return None if file is None else load_network(file, "autoencoder", AutoencoderConfig, Autoencoder)
+
+
+@torch.inference_mode()
+def reconstruction(extract: JudgeFeatures, stage: Autoencoder, picture: Path) -> dict[str, float]:
+    """PSNR: the mean over pictures; rFID: between the same pictures before and after."""
+    given = list(scenes(RECONSTRUCTED, first=HELD_OUT))
+    back = [to_bytes(stage.decode(stage.encode(from_bytes(some)).mean)) for some in given]
+    contact_sheet(torch.cat((given[0][:8], back[0][:8], given[0][8:16], back[0][8:16]))).save(picture)
+    ratio = torch.cat([psnr(one, other, span=255) for one, other in zip(back, given, strict=True)]).mean()
+    return {"rfid": against(gaussian(extract, given), extract, back), "psnr": float(ratio)}
+
+
+@torch.inference_mode()
+def draw(recipe: CompressionStudy, stage: Autoencoder | None, checkpoint: Path, count: int) -> Iterator[Tensor]:
+    """Pictures of a checkpoint's averaged weights, B 3 H W uint8; the same seeds for every factor and step."""
+    weights = load_tensors(checkpoint / "diffusion.ema.safetensors")
+    network = UNet(recipe.unet).eval()
+    network.load_state_dict({name.removeprefix("unet."): value for name, value in weights.items()})
+    space = read_space(checkpoint.parent)
+    denoiser = Denoiser(network, make_schedule(recipe.schedule), SCALINGS[recipe.prediction])
+    sigmas = trailing(denoiser.schedule, STEPS)
+    shape = (recipe.unet.in_channels, *(recipe.scenes.size // recipe.factor,) * 2)
+    for first in tqdm(range(0, count, BATCH), desc=checkpoint.name, leave=False):
+        noise = Noise(range(HELD_OUT + first, HELD_OUT + min(first + BATCH, count)))
+        x = noise.normal(shape) * (1 + sigmas[0] ** 2).sqrt().float()
+        denoise = denoiser.bind(Conditioning())
+        *_, last = dpmpp_2m(denoise, x, sigmas, noise.normal)
+        raw = space.unwrap(last.x)
+        yield to_bytes(raw if stage is None else stage.decode(raw))
+
+
+def contact_sheet(pictures: Tensor) -> Image.Image:
+    return sheet([to_picture(one) for one in from_bytes(pictures)], columns=8, scale=2)
+
+
+# Speed
+
+
+def speed(out: Path, factors: Iterable[Factor]) -> None:
+    """Into `speed.json`: samples a second in training, and drawn with the same sampler and decoded; medians."""
+    found: dict[str, dict[str, float]] = {}
+    for factor in factors:
+        recipe, stage = recipe_of(out, factor), decoder(out, factor)
+        checkpoint = checkpoints(out / f"diffusion-{factor}")[-1]
+        begun = time.perf_counter()
+        drawn = sum(len(some) for some in draw(recipe, stage, checkpoint, BATCH))
+        found[str(factor)] = {
+            "train_per_s": training_speed(recipe),
+            "drawn_per_s": drawn / (time.perf_counter() - begun),
+        }
+        print(factor, found[str(factor)], flush=True)
+    with whole_file(out / "speed.json") as target:
+        target.write_text(json.dumps({"threads": torch.get_num_threads()} | found, indent=1))
+
+
+def training_speed(recipe: CompressionStudy, *, steps: int = 12) -> float:
+    """Of the network's step alone: forward, backward, AdamW."""
+    network = UNet(recipe.unet)
+    optimizer = torch.optim.AdamW(network.parameters(), fused=True)
+    size = recipe.train.batch_size
+    side = recipe.scenes.size // recipe.factor
+    x, t = torch.randn(size, recipe.unet.in_channels, side, side), torch.rand(size) * 999
+    times: list[float] = []
+    for _ in range(steps):
+        begun = time.perf_counter()
+        optimizer.zero_grad(set_to_none=True)
+        network(x, t).square().mean().backward()
+        optimizer.step()
+        times.append(time.perf_counter() - begun)
+    return size / statistics.median(times[2:])
+
+
+# What is shown
+
+
+def plot(out: Path, docs: Path) -> None:
+    """The raw numbers and the plots into `docs`; the table to stdout."""
+    measured = json.loads((out / "measured.json").read_text())
+    speeds = json.loads((out / "speed.json").read_text())
+    study = {"measured": measured, "speed": speeds, "designs": {str(f): to_json(DESIGNS[f]) for f in FACTORS}}
+    with whole_file(docs / "compression.json") as target:
+        target.write_text(json.dumps(study, indent=1) + "\n")
+    with whole_file(docs / "compression.png") as target:
+        plots(measured, speeds, target)
+    print(table(measured, speeds))
+
+
+def curve(measured: Mapping[str, Mapping[str, float]], factor: Factor) -> tuple[list[float], list[float]]:
+    """Share of the training done, and FID there."""
+    steps = {
+        int(name.split()[2]): entry["fid"]
+        for name, entry in measured.items()
+        if name.startswith(f"diffusion {factor} ")
+    }
+    return [step / DESIGNS[factor].steps for step in sorted(steps)], [steps[step] for step in sorted(steps)]
+
+
+def table(measured: Mapping[str, Mapping[str, float]], speeds: Mapping[str, Mapping[str, float]]) -> str:
+    rows = [
+        "| f | rFID | PSNR, dB | FID at 1/5 | 3/5 | the end | trained, samples/s | drawn, pictures/s |",
+        "|" + "---|" * 8,
+    ]
+    for factor in FACTORS:
+        stage = measured.get(f"first stage {factor}")
+        rebuilt = "0 | ∞" if stage is None else f"{stage['rfid']:.2f} | {stage['psnr']:.1f}"
+        fids = curve(measured, factor)[1]
+        shown = " | ".join(f"{fids[at]:.1f}" for at in (0, 2, 4))
+        pace = speeds[str(factor)]
+        rows.append(f"| {factor} | {rebuilt} | {shown} | {pace['train_per_s']:.0f} | {pace['drawn_per_s']:.1f} |")
+    return "\n".join(rows)
+
+
+def plots(measured: Mapping[str, Mapping[str, float]], speeds: Mapping[str, Mapping[str, float]], path: Path) -> None:
+    import matplotlib.pyplot as plt
+
+    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(14, 4.2), layout="constrained")
+    shades = plt.get_cmap("viridis")(np.linspace(0.0, 0.85, len(FACTORS)))
+    for factor, shade in zip(FACTORS, shades, strict=True):
+        share, fid = curve(measured, factor)
+        left.plot([100 * one for one in share], fid, color=shade, marker="o", markersize=3)
+        left.annotate(
+            f"f = {factor}", (100, fid[-1]), xytext=(5, 0), textcoords="offset points", color=shade, va="center"
+        )
+    floor = measured["real pictures"]["fid"]
+    left.axhline(floor, color="grey", linestyle=":", linewidth=1)
+    left.set(
+        xlabel="training compute, % of 20 TFLOP",
+        ylabel="FID (features of the judge)",
+        title="Diffusion, same compute",
+        yscale="log",
+        xlim=(0, 118),
+    )
+    stages = [factor for factor in FACTORS if factor > 1]
+    middle.plot(
+        [str(f) for f in stages], [measured[f"first stage {f}"]["rfid"] for f in stages], color="tab:red", marker="o"
+    )
+    middle.set(xlabel="f", ylabel="rFID", title="First stages: lost detail", yscale="log")
+    beside = middle.twinx()
+    beside.plot(
+        [str(f) for f in stages], [measured[f"first stage {f}"]["psnr"] for f in stages], color="tab:blue", marker="s"
+    )
+    beside.set_ylabel("PSNR, dB", color="tab:blue")
+    middle.yaxis.label.set_color("tab:red")
+    names = [str(f) for f in FACTORS]
+    right.plot(names, [speeds[n]["train_per_s"] for n in names], marker="o", label="trained")
+    right.plot(names, [speeds[n]["drawn_per_s"] for n in names], marker="s", label=f"drawn ({STEPS} steps) and decoded")
+    right.set(xlabel="f", ylabel="samples a second", title=f"Speed, {speeds['threads']} threads", yscale="log")
+    right.legend(frameon=False)
+    for axes in (left, middle, right):
+        axes.spines[["top"]].set_visible(False)
+    figure.savefig(path, format="png", dpi=110)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("what", choices=["train", "measure", "speed", "plot"])
+    parser.add_argument("--out", type=Path, default=Path("runs/study"), help="folder of the study")
+    parser.add_argument("--factors", type=int, nargs="+", choices=FACTORS, default=list(FACTORS))
+    parser.add_argument("--docs", type=Path, default=Path("docs"), help="where `plot` writes")
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    if arguments.what == "plot":
+        plot(arguments.out, arguments.docs)
+    else:
+        {"train": train, "measure": measure, "speed": speed}[arguments.what](arguments.out, arguments.factors)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
