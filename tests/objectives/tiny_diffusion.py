@@ -95,7 +95,7 @@ def eight_samples(*, std: float = 0.01) -> dict[str, Tensor]:
         "end": tokens.end,
         "label": torch.arange(8),
         "layout": torch.tensor([layout_ids([box], LAYOUTS) for box in boxes]),
-        "map": torch.arange(8)[:, None, None].expand(8, 8, 8).contiguous(),
+        "mask": torch.arange(8)[:, None, None].expand(8, 8, 8).contiguous(),
         "concat": torch.randn(8, 2, 4, 4, generator=generator("concat")),
     }
 

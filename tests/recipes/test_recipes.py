@@ -298,7 +298,16 @@ def test_scenes_that_look_otherwise_are_another_run(
 
 
 def test_what_may_change_when_a_run_goes_on() -> None:
-    every = {"train.steps", "train.device", "train.save_every", "train.keep", "font", "sheet_every"}
+    every = {
+        "train.steps",
+        "train.device",
+        "train.compile",
+        "train.checkpointing",
+        "train.save_every",
+        "train.keep",
+        "font",
+        "sheet_every",
+    }
     own = {
         "scene_classifier": set[str](),
         "default_autoencoder": {"features"},

@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from tintype.common.config import added
 from tintype.nn.attention import AttentionBlock, KeysValues, SpatialTransformer
@@ -74,10 +75,15 @@ class Stage(nn.Module):
         self.block = block
         self.attention = attention
 
-    def forward(self, x: Tensor, shifts: Iterator[Tensor], context: Iterator[TransformerKV]) -> Tensor:
-        x = self.block(x, next(shifts))
+    @property
+    def reads(self) -> bool:
+        """Whether it takes keys and values of the context."""
+        return isinstance(self.attention, SpatialTransformer)
+
+    def forward(self, x: Tensor, shift: Tensor, context: TransformerKV) -> Tensor:
+        x = self.block(x, shift)
         if isinstance(self.attention, SpatialTransformer):
-            return self.attention(x, next(context))
+            return self.attention(x, context)
         return x if self.attention is None else self.attention(x)
 
 
@@ -106,11 +112,14 @@ class UNet(nn.Module):
     """(x: B C h w, t: B in steps, context: B L D, vector: B V or class ids B) -> B C' h w.
 
     `bind` does what a prompt needs once (keys, values, embeddings) and returns the (x, t) function of the steps.
+    With `checkpointing` training keeps each stage's input alone and computes the rest of it again on the way back
+    (Chen et al. 2016): a third more time, the same gradients.
     """
 
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()
         self.config = config
+        self.checkpointing = False
         width, emb = config.width, 4 * config.width
         self.time_embed = nn.Sequential(nn.Linear(width, emb), nn.SiLU(), nn.Linear(emb, emb))
         self.guidance_embed = nn.Linear(config.guidance_dim, width, bias=False) if config.guidance_dim else None
@@ -255,20 +264,26 @@ class UNet(nn.Module):
 
     def run(self, x: Tensor, shifts: list[Tensor], context: ContextKV) -> Tensor:
         each_shift, each_context = iter(shifts), iter(context)
+        recompute = self.checkpointing and torch.is_grad_enabled()
+
+        def through(stage: Stage, x: Tensor) -> Tensor:
+            given = next(each_shift), next(each_context) if stage.reads else ()
+            return checkpoint(stage, x, *given, use_reentrant=False) if recompute else stage(x, *given)
+
         x = self.conv_in(x.contiguous(memory_format=torch.channels_last))  # B width h w
         kept = [x]
         for level in self.down:
             for stage in level.stages:
-                x = stage(x, each_shift, each_context)
+                x = through(stage, x)
                 kept.append(x)
             if level.resample is not None:
                 x = level.resampled(x, each_shift)
                 kept.append(x)
         for stage in self.middle:
-            x = stage(x, each_shift, each_context)
+            x = through(stage, x)
         for level in self.up:
             for stage in level.stages:
-                x = stage(torch.cat((x, kept.pop()), dim=1), each_shift, each_context)
+                x = through(stage, torch.cat((x, kept.pop()), dim=1))
             if level.resample is not None:
                 height, width = kept[-1].shape[-2:]
                 x = level.resampled(x, each_shift, (height, width))

@@ -84,7 +84,7 @@ class LayoutCondition:
 
 
 class SpatialCondition:
-    """Column "map": B H W, a class at each pixel."""
+    """Column "mask": B H W, a class at each pixel."""
 
     name = "spatial"
 
@@ -93,7 +93,7 @@ class SpatialCondition:
         self.dropout = _rate(dropout)
 
     def __call__(self, batch: Batch, noise: torch.Generator | None) -> Conditioning:
-        cond = self.network(batch["map"].long())
+        cond = self.network(batch["mask"].long())
         return cond.map(lambda slot: _zeroed(slot, self.dropout, noise))
 
 

@@ -20,6 +20,7 @@ from tintype.common.config import Json
 from tintype.common.rng import generator
 from tintype.objectives.base import Batch, GatheredObjective, Objective, Settling
 from tintype.training.gathered import gathered_backward
+from tintype.training.networks import fit_networks
 from tintype.training.state import MAY_CHANGE, TrainingState, clear_leftovers
 from tintype.training.world import World
 
@@ -44,7 +45,9 @@ class TrainConfig:
     clip_norm: float = 1.0
     ema_decay: float = 0.999
     precision: Literal["fp32", "bf16"] = "fp32"
-    device: str = field(default="cpu", metadata=MAY_CHANGE)  # another one rounds otherwise
+    device: str = field(default="cpu", metadata=MAY_CHANGE)  # another one rounds otherwise, as does `compile`
+    compile: bool = field(default=False, metadata=MAY_CHANGE)
+    checkpointing: bool = field(default=False, metadata=MAY_CHANGE)  # see `fit_networks`
     seed: int = 0
     save_every: int = field(default=1000, metadata=MAY_CHANGE)
     keep: int = field(default=2, metadata=MAY_CHANGE)
@@ -110,6 +113,7 @@ def train(
     """
     share = world.share(config.accumulate)
     parts = {name: module.to(config.device).train() for name, module in objective.parts.items()}
+    fit_networks(parts, compiled=config.compile, checkpointing=config.checkpointing)
     optimizers: dict[str, torch.optim.Optimizer] = {
         name: torch.optim.AdamW(
             [parameter for parameter in module.parameters() if parameter.requires_grad],
