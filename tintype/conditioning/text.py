@@ -71,13 +71,11 @@ def words_of(texts: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted({word for text in texts for word, _ in tokenize(text)}))
 
 
-class TextConditioner(nn.Module):
-    """prompts -> Conditioning(context: B L D, vector: B D when `pooled`)."""
+class TextReader:
+    """Texts to token ids, as a tower of this configuration reads them."""
 
     def __init__(self, config: TextConfig) -> None:
-        super().__init__()
         self.config = config
-        self.encoder = CLIPText(config.clip)
         self._words = frozenset(config.words)
         ids = word_ids(config.words) if config.words else range(config.clip.vocabulary_size)
         self._number = {token: number for number, token in enumerate(ids)}
@@ -91,21 +89,39 @@ class TextConditioner(nn.Module):
         """The tokens of a prompt (its first text), and the words this model does not take."""
         return read(as_prompt(prompt), room=self.config.clip.context_length - 2, words=self._words)
 
-    def readings(self, prompt: Prompt) -> tuple[Reading, ...]:
-        """How each tower reads it: here is one."""
-        return (self.read(prompt),)
-
     def tokens(self, prompts: Sequence[str]) -> Tokens:
         """Plain texts, framed and padded to the context length."""
-        return self._framed([self.read(prompt).chunks[0] for prompt in prompts])
+        return self.framed([self.read(prompt).chunks[0] for prompt in prompts])
 
-    def _framed(self, chunks: Sequence[Sequence[Token]]) -> Tokens:
+    def framed(self, chunks: Sequence[Sequence[Token]]) -> Tokens:
         length = self.config.clip.context_length
         start, end = self._number[START], self._number[END]
         pad = 0 if self.config.pad == "zero" else end
         rows = [(start, *(self._number[token.id] for token in chunk), end) for chunk in chunks]
         padded = [row + (pad,) * (length - len(row)) for row in rows]
         return Tokens(torch.tensor(padded), torch.tensor([len(row) - 1 for row in rows]))
+
+
+class TextConditioner(nn.Module):
+    """prompts -> Conditioning(context: B L D, vector: B D when `pooled`)."""
+
+    def __init__(self, config: TextConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = CLIPText(config.clip)
+        self._reader = TextReader(config)
+
+    def read(self, prompt: str | Prompt) -> Reading:
+        """See `TextReader`."""
+        return self._reader.read(prompt)
+
+    def readings(self, prompt: Prompt) -> tuple[Reading, ...]:
+        """How each tower reads it: here is one."""
+        return (self.read(prompt),)
+
+    def tokens(self, prompts: Sequence[str]) -> Tokens:
+        """See `TextReader`."""
+        return self._reader.tokens(prompts)
 
     def encode(self, tokens: Tokens, *, clip_skip: int = 1) -> Conditioning:
         """The chosen layer, and the pooled text of the last one. `clip_skip`: see `Prompt`."""
@@ -141,7 +157,7 @@ class TextConditioner(nn.Module):
         count = max(chunks, *(len(reading.chunks) for reading in readings))
         rows = [chunk for one in readings for chunk in (*one.chunks, *[()] * (count - len(one.chunks)))]
         device = self.encoder.position_embedding.weight.device
-        tokens = self._framed(rows)
+        tokens = self._reader.framed(rows)
         cond = self.encode(Tokens(tokens.ids.to(device), tokens.end.to(device)), clip_skip=clip_skip)
         assert cond.context is not None
         context = cond.context

@@ -39,15 +39,18 @@ class CLIPTextOutput:
 class CLIPLayer(nn.Module):
     """Self-attention, in text causal, and a two-layer perceptron, pre-normed: B L D -> B L D."""
 
-    def __init__(self, width: int, *, num_heads: int, activation: Activation, causal: bool) -> None:
+    def __init__(
+        self, width: int, *, num_heads: int, activation: Activation, causal: bool, mlp_width: int | None = None
+    ) -> None:
         super().__init__()
         self.activation = activation
         self.causal = causal
         self.norm1 = nn.LayerNorm(width)
         self.attention = Attention(width, num_heads=num_heads, head_dim=width // num_heads, qkv_bias=True)
         self.norm2 = nn.LayerNorm(width)
-        self.fc1 = nn.Linear(width, 4 * width)
-        self.fc2 = nn.Linear(4 * width, width)
+        inner = mlp_width or 4 * width
+        self.fc1 = nn.Linear(width, inner)
+        self.fc2 = nn.Linear(inner, width)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attention(self.norm1(x), causal=self.causal)

@@ -16,7 +16,8 @@ Colour = tuple[float, float, float]
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CLIPImageConfig:
     """Defaults are CLIP ViT-B/32's image tower. pooling: what stands for the picture, the class token or the mean of
-    the patches (open_clip: pool_type tok, avg). mean, std: of the pictures it learned from, in [0, 1], by colour."""
+    the patches (open_clip: pool_type tok, avg). mlp_width: inside the perceptrons, 4 * width where it is not said.
+    mean, std: of the pictures it learned from, in [0, 1], by colour."""
 
     image_size: int = 224
     patch_size: int = 32
@@ -25,6 +26,7 @@ class CLIPImageConfig:
     num_heads: int = 12
     activation: Activation = "quick_gelu"
     projection_dim: int | None = 512
+    mlp_width: int | None = None
     pooling: Literal["class", "mean"] = "class"
     mean: Colour = (0.48145466, 0.4578275, 0.40821073)
     std: Colour = (0.26862954, 0.26130258, 0.27577711)
@@ -61,7 +63,13 @@ class CLIPImage(nn.Module):
         self.position_embedding = nn.Embedding(1 + config.num_patches, width)
         self.norm_in = nn.LayerNorm(width)
         self.layers = Layers(
-            CLIPLayer(width, num_heads=config.num_heads, activation=config.activation, causal=False)
+            CLIPLayer(
+                width,
+                num_heads=config.num_heads,
+                activation=config.activation,
+                causal=False,
+                mlp_width=config.mlp_width,
+            )
             for _ in range(config.num_layers)
         )
         self.norm = nn.LayerNorm(width)
