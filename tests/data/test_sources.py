@@ -1,9 +1,11 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from tintype.data.scenes import RELATIONS, SceneConfig, Scenes
-from tintype.data.sources import SceneImages, SceneObjects, captions, reading, region_of, to_tensor
+from tintype.data.sources import SceneImages, SceneObjects, appearance, captions, reading, region_of, to_tensor
 
 
 def test_pictures_become_tensors() -> None:
@@ -106,3 +108,17 @@ def test_captions_need_no_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = [scenes[index].caption for index in (3, 1, 4)]
     monkeypatch.setattr(Scenes, "render", None)
     assert captions(scenes, (3, 1, 4)) == expected
+
+
+def test_the_appearance_of_scenes_is_their_pictures_and_captions(monkeypatch: pytest.MonkeyPatch) -> None:
+    scenes = Scenes(SceneConfig())
+    known = appearance(scenes)
+    assert appearance(Scenes(SceneConfig())) == known
+    assert appearance(Scenes(SceneConfig(seed=1))) != known
+    original = scenes[15]
+    monkeypatch.setattr(Scenes, "render", lambda _, plan: replace(original, plan=plan))
+    pictures_changed = appearance(scenes)
+    monkeypatch.undo()
+    monkeypatch.setattr(Scenes, "_sentence", lambda *_: "a thing")
+    captions_changed = appearance(scenes)
+    assert len({known, pictures_changed, captions_changed}) == 3

@@ -17,13 +17,14 @@ import torch
 from miniature import SMALL, small
 
 import tintype.data.scenes
-import tintype.recipes.default_text2img
 from tintype.apps.cli import main
 from tintype.checkpoints import load
 from tintype.checkpoints.native import load_network, save_network
 from tintype.common.config import from_json, override, to_json
 from tintype.common.files import load_tensors, reserved
 from tintype.conditioning.text import TextConditioner, TextConfig, word_ids, words_of
+from tintype.data.latents import StoredLatents
+from tintype.data.samples import latents
 from tintype.data.scenes import SceneConfig, Scenes
 from tintype.data.sources import captions, to_tensor
 from tintype.diffusion.scaling import SCALINGS
@@ -127,13 +128,14 @@ def test_the_model_is_published_and_draws(text2img: Path, autoencoder: Path) -> 
 
 def test_wrapped_latents_have_unit_variance(text2img: Path) -> None:
     model = load(str(text2img / "model"))
-    tensors = load_tensors(text2img / "latents.safetensors")
-    assert tensors["mean"].shape == (24, 4, 8, 8)
-    mean = model.space.wrap(tensors["mean"].float())
-    std = tensors["std"].float() * torch.tensor(model.space.scale)[:, None, None]
-    assert mean.mean(dim=(0, 2, 3)).abs().max() < 1e-2
+    stored = StoredLatents(text2img / "latents", autoencoder=model.autoencoder)
+    batch = latents([stored[number] for number in range(24)], torch.Generator())
+    assert batch["mean"].shape == (24, 4, 8, 8)
+    mean = model.space.wrap(batch["mean"])
+    std = batch["std"] * torch.tensor(model.space.scale)[:, None, None]
+    assert mean.mean(dim=(0, 2, 3)).abs().max() < 1e-4
     variance = (mean.square() + std.square()).mean(dim=(0, 2, 3))
-    assert torch.allclose(variance, torch.ones(4), atol=0.02)
+    assert torch.allclose(variance, torch.ones(4), atol=1e-4)
 
 
 def test_every_latent_comes_wrapped_with_the_caption_of_its_scene(text2img: Path, autoencoder: Path) -> None:
@@ -145,14 +147,17 @@ def test_every_latent_comes_wrapped_with_the_caption_of_its_scene(text2img: Path
     with torch.inference_mode():
         posterior = first_stage.encode(to_tensor([scenes[index].picture for index in range(24)]))
     mean = model.space.wrap(posterior.mean)
-    std = (0.5 * posterior.logvar).exp() * torch.tensor(model.space.scale)[:, None, None]
+    std = posterior.std * torch.tensor(model.space.scale)[:, None, None]
     tokens = model.conditioner.tokens(captions(scenes, range(24)))
 
-    batch = recipe.prepare(text2img).source.batch(0, 24)
-    order = torch.cdist(batch["mean"].float().flatten(1), mean.flatten(1)).argmin(dim=1)  # which scene each row is
+    prepared = recipe.prepare(text2img)
+    assert isinstance(prepared.objective, DenoisingObjective)
+    batch = prepared.source.batch(0, 24)
+    found = prepared.objective.posterior(batch)
+    order = torch.cdist(found[0].flatten(1), mean.flatten(1)).argmin(dim=1)  # which scene each row is
     assert sorted(order.tolist()) == list(range(24))
-    assert torch.allclose(batch["mean"].float(), mean[order], atol=0.02)
-    assert torch.allclose(batch["std"].float(), std[order], rtol=0.01)
+    assert torch.allclose(found[0], mean[order], atol=5e-3)
+    assert torch.allclose(found[1], std[order], rtol=0.005)
     assert torch.equal(batch["ids"].long(), tokens.ids[order])
     assert torch.equal(batch["end"], tokens.end[order])
 
@@ -197,7 +202,7 @@ def test_a_finished_run_is_left_as_it_is(
 ) -> None:
     out: Path = finished(name)
     before, weights = times(out), published(out)
-    monkeypatch.setattr(tintype.recipes.default_text2img, "make_latents", refuse)
+    monkeypatch.setattr(Autoencoder, "encode", refuse)
     run(small(name, *more[name]), out, progress=False)
     assert times(out) == before
     assert published(out) == weights
@@ -222,11 +227,11 @@ def test_latents_of_another_first_stage_are_made_anew(
     other = tmp_path / "other.safetensors"
     config = AutoencoderConfig(latent_channels=4, width=8, mult=(1, 1), num_blocks=1, patch_size=4, norm_groups=4)
     save_network(other, "autoencoder", config, Autoencoder(config).state_dict(), dtype=torch.float16)
-    cache = tmp_path / "latents.safetensors"
-    cache.write_bytes((text2img / "latents.safetensors").read_bytes())
+    shutil.copytree(text2img / "latents", tmp_path / "latents")
     small("default_text2img", f"autoencoder={other}").prepare(tmp_path)
-    assert cache.read_bytes() != (text2img / "latents.safetensors").read_bytes()
-    monkeypatch.setattr(tintype.recipes.default_text2img, "make_latents", refuse)
+    assert published(tmp_path / "latents").keys() == published(text2img / "latents").keys()
+    assert published(tmp_path / "latents") != published(text2img / "latents")
+    monkeypatch.setattr(Autoencoder, "encode", refuse)
     small("default_text2img", f"autoencoder={other}").prepare(tmp_path)
     with pytest.raises(AssertionError, match="this was to be done once"):
         small("default_text2img", f"autoencoder={other}", "scenes.seed=4").prepare(tmp_path)
@@ -235,9 +240,8 @@ def test_latents_of_another_first_stage_are_made_anew(
 def test_latents_of_scenes_that_look_otherwise_are_made_anew(
     text2img: Path, tmp_path: Path, more: dict[str, Sequence[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cache = tmp_path / "latents.safetensors"
-    cache.write_bytes((text2img / "latents.safetensors").read_bytes())
-    monkeypatch.setattr(tintype.recipes.default_text2img, "make_latents", refuse)
+    shutil.copytree(text2img / "latents", tmp_path / "latents")
+    monkeypatch.setattr(Autoencoder, "encode", refuse)
     small("default_text2img", *more["default_text2img"]).prepare(tmp_path)
     original = tintype.data.scenes.background
     monkeypatch.setattr(tintype.data.scenes, "background", lambda plan: original(plan) - 1)
@@ -367,7 +371,7 @@ def test_two_processes_of_the_command_are_one(tmp_path: Path, more: dict[str, Se
     assert run(small("default_text2img", *settings), tmp_path / "one", progress=False)
     one, two = (published(tmp_path / name) for name in ("one", "two"))
     assert one.keys() == two.keys()
-    assert one["latents.safetensors"] == two["latents.safetensors"]
+    assert one["latents/latents-00000.safetensors"] == two["latents/latents-00000.safetensors"]
     for part in ("unet", "conditioner", "autoencoder"):
         alone, shared = (load_tensors(tmp_path / name / "model" / f"{part}.safetensors") for name in ("one", "two"))
         for name, value in alone.items():

@@ -10,7 +10,6 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -20,17 +19,10 @@ from PIL import Image
 from tintype.common.rng import generator
 from tintype.conditioning.prompt import Framing
 from tintype.data.augment import cropped
-from tintype.data.samples import Sample, Samples
+from tintype.data.samples import Sample
+from tintype.data.views import Sized, Sizes
 
 Size = tuple[int, int]  # height, width
-Sizes = NDArray[np.int32]  # N 2: height and width of each sample
-
-
-class Sized(Samples, Protocol):
-    """Samples whose sizes are known without decoding a picture."""
-
-    @property
-    def sizes(self) -> Sizes: ...
 
 
 # Which sizes there are, and how a picture comes into one
@@ -109,7 +101,7 @@ def _scaled(pixels: NDArray[np.uint8], size: Size, resampling: Image.Resampling)
     if pixels.shape[:2] == size:
         return pixels
     height, width = size
-    return np.asarray(Image.fromarray(pixels).resize((width, height), resampling))
+    return np.array(Image.fromarray(pixels).resize((width, height), resampling))
 
 
 class Bucketed:

@@ -1,77 +1,224 @@
-"""Scenes as latents made once: what a latent diffusion run reads instead of pictures."""
+"""Latents made once: what a latent diffusion run reads instead of pictures.
+
+A folder holds `latents.json` (what is stored, and a checksum of each shard), `index.safetensors` (of each sample its
+shard, row and size) and shards of one size each: means and log-variances, so that sampling stays honest, with all that
+is known of the samples beside the picture. `encoding.py` writes it, resumably; `StoredLatents` reads it.
+"""
 
 import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import Literal, NamedTuple, cast
 
+import numpy as np
 import torch
+from safetensors import safe_open
 from torch import Tensor
-from tqdm import tqdm
 
-from tintype.common.files import load_metadata, load_tensors, save_tensors
-from tintype.data.scenes import Scenes
-from tintype.data.sources import to_tensor
+from tintype.common.config import Json, from_json, to_json
+from tintype.common.files import load_tensors
+from tintype.conditioning.layout import Box, Region
+from tintype.conditioning.prompt import Framing
+from tintype.data.samples import Sample
+from tintype.data.views import Sizes
+from tintype.diffusion.latent_space import LatentSpace
 from tintype.models.autoencoder import Autoencoder
 
-CHUNK = 64
-LOOKED_AT = 16
+FORMAT = 1
+CONTENTS, INDEX = "latents.json", "index.safetensors"
+OPEN_SHARDS = 512
+PAIRS = ("original_size", "target_size", "crop")  # of a framing
+
+Precision = Literal["float16", "float32"]
 
 
-def make_latents(path: Path, scenes: Scenes, autoencoder: Autoencoder, count: int, *, key: object) -> None:
-    """Encode scenes 0 to count - 1: "mean" and "std" of the raw latents, count C h w float16. `key` is stored.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Contents:
+    """What is stored. Two folders of equal contents hold equal bytes, if made on equal machines.
 
-    The file appears when all are encoded: what was interrupted begins again.
+    source: of what, as its caller tells it; autoencoder: see `encoder_digest`; sizes: a digest of the samples' sizes;
+    factor: pixels per element of a side; gaussian: whether there are log-variances (a VQ model's latent is a point).
     """
-    device = next(autoencoder.parameters()).device
-    means: list[Tensor] = []
-    stds: list[Tensor] = []
-    with torch.inference_mode():
-        for first in tqdm(range(0, count, CHUNK), desc="latents", unit="batch", dynamic_ncols=True):
-            indices = range(first, min(first + CHUNK, count))
-            image = to_tensor([scenes[index].picture for index in indices]).to(device)
-            encoded = autoencoder.encode(image)
-            means.append(encoded.mean.half().cpu())
-            stds.append(encoded.std.half().cpu())
-    save_tensors(path, {"mean": torch.cat(means), "std": torch.cat(stds)}, key)
+
+    source: str
+    autoencoder: str
+    samples: int
+    sizes: str
+    channels: int
+    factor: int
+    gaussian: bool
+    precision: Precision
+    shard_bytes: int
+    format: int = FORMAT
 
 
-class Latents:
-    """{"mean", "std", "ids", "end"}: wrapped latents and captions, endlessly, in another order each time round."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shard:
+    """A file of samples of one size; `size` is the latents' height and width."""
 
-    def __init__(self, tensors: dict[str, Tensor], *, seed: int) -> None:
-        self.tensors = tensors
-        self.seed = seed
-        self._order: tuple[int, Tensor] = (-1, torch.empty(0))
-
-    def batch(self, first: int, count: int) -> dict[str, Tensor]:
-        size = len(self.tensors["mean"])
-        places = [self._place(position // size, position % size) for position in range(first, first + count)]
-        return {name: values[places] for name, values in self.tensors.items()}
-
-    def _place(self, epoch: int, position: int) -> int:
-        if self._order[0] != epoch:
-            generator = torch.Generator().manual_seed(self.seed + epoch)
-            self._order = (epoch, torch.randperm(len(self.tensors["mean"]), generator=generator))
-        return int(self._order[1][position])
+    file: str
+    sha256: str
+    bytes: int
+    samples: int
+    size: tuple[int, int]
 
 
-def appearance(scenes: Scenes) -> str:
-    """A digest of the first scenes' pictures and captions: another font, drawing or grammar gives another."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Statistics:
+    """Of the latents as diffusion sees them, posterior noise included: mean and standard deviation of each channel, and
+    the standard deviation of all numbers around their one mean."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    overall_std: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finished:
+    """`latents.json` of a whole folder; one without shards is not finished."""
+
+    contents: Contents
+    shards: tuple[Shard, ...] = ()
+    statistics: Statistics | None = None
+
+
+def encoder_digest(autoencoder: Autoencoder) -> str:
+    """SHA-256 of all weights that decide a latent: not the decoder, of which there may be several (Stability's ft-MSE
+    has the encoder of SD 1's own) for the same latents."""
     digest = hashlib.sha256()
-    for index in range(LOOKED_AT):
-        scene = scenes[index]
-        digest.update(scene.picture.tobytes() + scene.caption.encode())
+    for name, value in sorted(autoencoder.state_dict().items()):
+        if name.startswith(("encoder.", "quant_conv.")):
+            digest.update(f"{name} {tuple(value.shape)}".encode())
+            digest.update(value.detach().float().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
 
 
-def load_latents(path: Path, *, key: object) -> dict[str, Tensor] | None:
-    """What `make_latents` wrote for the same `key`, or None."""
-    return load_tensors(path) if path.exists() and load_metadata(path) == key else None
+def read_contents(folder: Path) -> Finished:
+    """What `latents.json` of a folder says. Raises `ValueError` where there is none of ours."""
+    path = folder / CONTENTS
+    try:
+        told: object = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"{path} cannot be read ({error}); expected a folder of stored latents: make it with `tintype latents`"
+        ) from error
+    contents = cast("dict[str, object]", told).get("contents") if isinstance(told, dict) else None
+    version = cast("dict[str, object]", contents).get("format") if isinstance(contents, dict) else None
+    if version != FORMAT:
+        raise ValueError(f"{path} is of format {version}; this tintype reads {FORMAT}: make the latents again")
+    return from_json(Finished, told)
 
 
-def channel_statistics(mean: Tensor, std: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Per channel: the mean of the latents and their standard deviation, posterior noise included."""
-    centre = mean.float().mean(dim=(0, 2, 3))
-    variance = (mean.float() - centre[:, None, None]).square().mean(dim=(0, 2, 3)) + std.float().square().mean(
-        dim=(0, 2, 3)
-    )
-    return tuple(centre.tolist()), tuple(variance.sqrt().tolist())
+# What is known of a sample beside its picture and latent
+
+
+def written(sample: Sample) -> bytes:
+    """Caption, class, boxes and framing as JSON."""
+    known: dict[str, Json] = {
+        "caption": sample.caption,
+        "other_captions": list(sample.other_captions),
+        "label": sample.label,
+        "boxes": [to_json(box) for box in sample.boxes],
+        "framing": None if sample.framing is None else to_json(sample.framing),
+    }
+    return json.dumps({name: value for name, value in known.items() if value not in (None, [])}).encode()
+
+
+class _Record(NamedTuple):
+    caption: str | None
+    other_captions: tuple[str, ...]
+    label: int | None
+    boxes: tuple[Box, ...]
+    framing: Framing | None
+
+
+def _read(text: bytes) -> _Record:
+    """By hand, not by `from_json`: it is done for every sample of every batch."""
+    known = json.loads(text)
+    boxes = [Box(**(box | {"region": Region(**box["region"])})) for box in known.get("boxes", ())]
+    cut = known.get("framing")
+    framing = None if cut is None else Framing(**(cut | {name: tuple(cut[name]) for name in PAIRS}))
+    others = tuple(known.get("other_captions", ()))
+    return _Record(known.get("caption"), others, known.get("label"), tuple(boxes), framing)
+
+
+# Reading
+
+
+class StoredLatents:
+    """Samples of a folder: mean and logvar as stored (mapped, so that no more is read than asked for), and what is
+    known of the picture. Of a VQ model logvar is minus infinity: a point.
+
+    sizes: N 2, height and width of the latents. A shard's checksum is looked at when it is first read. Raises
+    `ValueError` for a folder that is not finished, and with `autoencoder` for latents of another one.
+    """
+
+    def __init__(self, folder: Path, *, autoencoder: Autoencoder | None = None) -> None:
+        self.folder = folder
+        told = read_contents(folder)
+        if told.statistics is None:
+            raise ValueError(f"{folder} is not finished; run the same command again, it goes on where it stopped")
+        self.contents, self.shards, self.statistics = told.contents, told.shards, told.statistics
+        if autoencoder is not None and (given := encoder_digest(autoencoder)) != self.contents.autoencoder:
+            raise ValueError(
+                f"{folder} holds latents of autoencoder {self.contents.autoencoder[:10]}, this one is {given[:10]}; "
+                "expected the same encoder: make the latents again, or name the right one"
+            )
+        index = load_tensors(folder / INDEX)
+        self._shard, self._row = index["shard"].numpy(), index["row"].numpy()
+        self.sizes: Sizes = index["size"].numpy()
+        self._open = lru_cache(maxsize=OPEN_SHARDS)(self._opened)
+
+    def __len__(self) -> int:
+        return self.contents.samples
+
+    def __getitem__(self, index: int, /) -> Sample:
+        file, names, ends = self._open(int(self._shard[index]))
+        row = int(self._row[index])
+        start = int(ends[row - 1]) if row else 0
+        record = _read(file.get_slice("records")[start : int(ends[row])].numpy().tobytes())
+        mean: Tensor = file.get_slice("mean")[row]
+        logvar = file.get_slice("logvar")[row] if "logvar" in names else torch.full_like(mean, -torch.inf)
+        mask = file.get_slice("mask")[row].numpy() if "mask" in names else None
+        return Sample(**record._asdict(), mean=mean, logvar=logvar, mask=mask)
+
+    def space(self, *, per_channel: bool) -> LatentSpace:
+        """What brings these latents to unit variance: shift and scale of each channel, or one scale alone, as LDM's
+        `scale_by_std` (Rombach et al. 2022, appendix G), there measured on the first batch."""
+        if per_channel:
+            return LatentSpace(shift=self.statistics.mean, scale=tuple(1 / one for one in self.statistics.std))
+        return LatentSpace(scale=(1 / self.statistics.overall_std,))
+
+    def verify(self) -> list[str]:
+        """Reads everything: the names of shards that are absent or not what was written."""
+        return [shard.file for shard in self.shards if self._damage(shard) is not None]
+
+    def _opened(self, number: int) -> tuple[safe_open, frozenset[str], Sequence[int]]:
+        shard = self.shards[number]
+        damage = self._damage(shard)
+        if damage is not None:
+            raise ValueError(
+                f"{self.folder / shard.file}: {damage}; expected what was written: copy it again, or remove it with "
+                f"{CONTENTS} and run `tintype latents` again, which makes what is missing"
+            )
+        file = safe_open(self.folder / shard.file, framework="pt")
+        return file, frozenset(file.keys()), file.get_tensor("ends").tolist()
+
+    def _damage(self, shard: Shard) -> str | None:
+        path = self.folder / shard.file
+        try:
+            if (size := path.stat().st_size) != shard.bytes:
+                return f"the shard has {size} bytes instead of {shard.bytes}"
+            with path.open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            return f"the shard cannot be read ({error.strerror})"
+        return None if found == shard.sha256 else "the shard is damaged (its checksum is another)"
+
+
+def sizes_digest(sizes: Sizes) -> str:
+    """SHA-256 of N 2 sizes."""
+    return hashlib.sha256(np.ascontiguousarray(sizes, dtype="<i4").tobytes()).hexdigest()

@@ -119,6 +119,11 @@ class SceneSamples:
     def __len__(self) -> int:
         return self.count
 
+    @property
+    def sizes(self) -> NDArray[np.int32]:
+        """N 2: height and width of each."""
+        return np.full((self.count, 2), self.scenes.config.size, dtype=np.int32)
+
     def __getitem__(self, index: int, /) -> Sample:
         scene = self.scenes[index]
         boxes = [

@@ -1,5 +1,6 @@
 """Scenes as training batches. Each source is a pure function of position; images are B 3 H W float32 in [-1, 1]."""
 
+import hashlib
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -14,6 +15,18 @@ from tintype.data.scenes import Scenes
 def to_tensor(pictures: Sequence[NDArray[np.uint8]]) -> Tensor:
     """H W 3 uint8 each -> B 3 H W float32 in [-1, 1]."""
     return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+LOOKED_AT = 16
+
+
+def appearance(scenes: Scenes) -> str:
+    """A digest of the first scenes' pictures and captions: another font, drawing or grammar gives another."""
+    digest = hashlib.sha256()
+    for index in range(LOOKED_AT):
+        scene = scenes[index]
+        digest.update(scene.picture.tobytes() + scene.caption.encode())
+    return digest.hexdigest()
 
 
 class SceneImages:

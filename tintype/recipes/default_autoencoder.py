@@ -13,9 +13,8 @@ import torch
 from PIL import Image
 
 from tintype.checkpoints.native import load_network, save_network
-from tintype.data.latents import appearance
 from tintype.data.scenes import SceneConfig, Scenes
-from tintype.data.sources import SceneImages
+from tintype.data.sources import SceneImages, appearance
 from tintype.models.autoencoder import Autoencoder, AutoencoderConfig
 from tintype.models.classifier import Classifier, ClassifierConfig
 from tintype.objectives.autoencoding import AutoencodingConfig, AutoencodingObjective

@@ -10,12 +10,12 @@ bfloat16 94; two processes in bfloat16 135. `--set start=default` begins with th
 """
 
 import dataclasses
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from PIL import Image
-from torch import Tensor
 
 from tintype.checkpoints import load
 from tintype.checkpoints.model_folder import AUTOENCODER, save_model
@@ -23,9 +23,11 @@ from tintype.checkpoints.native import load_network
 from tintype.common.config import to_json
 from tintype.conditioning.text import TextConditioner, TextConfig, word_ids, words_of
 from tintype.data.emoji import synonyms, vocabulary
-from tintype.data.latents import Latents, appearance, channel_statistics, load_latents, make_latents
+from tintype.data.encoding import make_latents
+from tintype.data.latents import StoredLatents
+from tintype.data.samples import Batches, SceneSamples, latents, texts
 from tintype.data.scenes import COLOURS, POSITIONS, RELATIONS, SceneConfig, Scenes, with_article
-from tintype.data.sources import captions
+from tintype.data.sources import appearance, captions
 from tintype.diffusion.latent_space import LatentSpace
 from tintype.diffusion.scaling import SCALINGS, Prediction
 from tintype.diffusion.schedule import DDPMConfig, make_schedule
@@ -111,20 +113,10 @@ class DefaultText2Img(Recipe):
         unet, tower = UNet(self.unet), TextConditioner(text)
         space = None if self.start is None else self.begin(unet, tower, self.start)
 
-        tensors = self._latents(out / "latents.safetensors", scenes, first_stage)
+        stored = self._latents(out / "latents", scenes, first_stage)
         if space is None:
-            shift, std = channel_statistics(tensors["mean"], tensors["std"])
-            space = LatentSpace(shift=shift, scale=tuple(1 / one for one in std))
-        tokens = tower.tokens(captions(scenes, range(self.latents)))
-        source = Latents(
-            {
-                "mean": space.wrap(tensors["mean"].float()).half(),
-                "std": (tensors["std"].float() * torch.tensor(space.scale)[:, None, None]).half(),
-                "ids": tokens.ids.short(),
-                "end": tokens.end,
-            },
-            seed=self.train.seed,
-        )
+            space = stored.space(per_channel=True)
+        source = Batches(stored, [latents, texts(tower.tokens)], seed=self.train.seed)
         family = FamilyConfig(
             name="tintype",
             unet=self.unet,
@@ -167,6 +159,7 @@ class DefaultText2Img(Recipe):
                 [TextCondition(tower, dropout=self.caption_dropout)],
                 schedule=make_schedule(self.schedule),
                 scaling=SCALINGS[self.prediction],
+                space=space,
             ),
             source=source,
             sheet=draw,
@@ -191,16 +184,14 @@ class DefaultText2Img(Recipe):
         tower.load_state_dict(model.networks["conditioner"].state_dict())
         return model.space
 
-    def _latents(self, cache: Path, scenes: Scenes, first_stage: Autoencoder) -> dict[str, Tensor]:
-        inputs = self.inputs()
-        scenes_key = {"config": to_json(self.scenes), "appearance": inputs["scenes"]}
-        key = {"autoencoder": inputs["autoencoder"], "scenes": scenes_key, "count": self.latents}
-        tensors = load_latents(cache, key=key)
-        if tensors is None:
-            make_latents(cache, scenes, first_stage, self.latents, key=key)
-            tensors = load_latents(cache, key=key)
-        assert tensors is not None
-        return tensors
+    def _latents(self, folder: Path, scenes: Scenes, first_stage: Autoencoder) -> StoredLatents:
+        """Those of an earlier call with the same scenes and first stage, or made anew."""
+        drawn = {"config": to_json(self.scenes), "appearance": appearance(scenes)}
+        samples = SceneSamples(scenes, self.latents)
+        make_latents(
+            folder, samples, first_stage, source=json.dumps(drawn, sort_keys=True), batch_size=64, replace=True
+        )
+        return StoredLatents(folder, autoencoder=first_stage)
 
 
 def taught_words(scenes: SceneConfig) -> tuple[str, ...]:

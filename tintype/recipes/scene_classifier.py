@@ -14,9 +14,8 @@ from pathlib import Path
 import torch
 
 from tintype.checkpoints.native import save_network
-from tintype.data.latents import appearance
 from tintype.data.scenes import SceneConfig, Scenes
-from tintype.data.sources import SceneObjects
+from tintype.data.sources import SceneObjects, appearance
 from tintype.models.classifier import Classifier, ClassifierConfig
 from tintype.objectives.classification import ClassificationObjective
 from tintype.recipes.base import Recipe, Run

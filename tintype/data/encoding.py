@@ -1,0 +1,340 @@
+"""Writing latents to shards (see `latents.py`): in batches of one size, by any number of processes, resumably.
+
+Which samples a shard holds is decided beforehand, so that a shard is the same whoever makes it. Each appears whole or
+not at all and tells in its header what it is; a run that goes on looks at those that are there and makes the others.
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from tintype.common.config import Json, to_json
+from tintype.common.files import load_metadata, load_tensors, remove_folder, save_tensors, whole_file
+from tintype.data.latents import (
+    CONTENTS,
+    INDEX,
+    Contents,
+    Finished,
+    Precision,
+    Shard,
+    Statistics,
+    encoder_digest,
+    read_contents,
+    sizes_digest,
+    written,
+)
+from tintype.data.samples import Sample
+from tintype.data.sources import to_tensor
+from tintype.data.views import Sized, Sizes
+from tintype.models.autoencoder import Autoencoder, Posterior
+
+log = logging.getLogger(__name__)
+
+MEBIBYTE = 2**20
+
+
+class Processes(Protocol):
+    """Those that share the work, such as `training.world.World`."""
+
+    @property
+    def rank(self) -> int: ...
+    @property
+    def size(self) -> int: ...
+    def wait(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Alone:
+    rank: int = 0
+    size: int = 1
+
+    def wait(self) -> None:
+        pass
+
+
+ALONE = Alone()
+
+
+def make_latents(
+    out: Path,
+    samples: Sized,
+    autoencoder: Autoencoder,
+    *,
+    source: str,
+    precision: Precision = "float16",
+    shard_bytes: int = 16 * MEBIBYTE,
+    batch_size: int = 16,
+    workers: int = 2,
+    replace: bool = False,
+    progress: bool = True,
+    processes: Processes = ALONE,
+) -> None:
+    """Encode all samples into the folder `out`, or go on with it; finished, it is left as it is.
+
+    `source` tells which samples these are. They are read by `workers` threads while the device encodes. Raises
+    `ValueError` for a folder that holds something else (with `replace` it gives way), for sizes that the autoencoder
+    does not take, and for latents that are no numbers or beyond float16.
+    """
+    contents = _contents(samples, autoencoder, source, precision, shard_bytes)
+    shards = _shared_out(samples.sizes // autoencoder.config.factor, contents)
+    if processes.rank == 0:
+        _begin(out, contents, replace=replace)
+    processes.wait()
+    own = range(processes.rank, len(shards), processes.size)
+    if read_contents(out).statistics is None:
+        for number in tqdm(own, desc="latents", unit="shard", dynamic_ncols=True, disable=not progress):
+            if not _is_whole(out / _name(number), contents):
+                tensors = _encoded(samples, shards[number], autoencoder, contents, batch_size, workers)
+                save_tensors(out / _name(number), tensors, _header(tensors, contents))
+        processes.wait()
+        if processes.rank == 0:
+            _finish(out, contents, shards, samples.sizes // autoencoder.config.factor)
+    processes.wait()
+
+
+def _contents(
+    samples: Sized, autoencoder: Autoencoder, source: str, precision: Precision, shard_bytes: int
+) -> Contents:
+    config = autoencoder.config
+    if len(samples) == 0:
+        raise ValueError(f"no samples in {source}; expected one or more: see the report of `tintype prepare`")
+    wrong = np.flatnonzero((samples.sizes % config.factor).any(axis=1) | (samples.sizes < 1).any(axis=1))
+    if len(wrong):
+        height, width = samples.sizes[wrong[0]].tolist()
+        raise ValueError(
+            f"sample {wrong[0]} (of {len(wrong)}) is {width}x{height}; expected sides that are multiples of "
+            f"{config.factor}: bring pictures into sizes of their aspect ratio with --area, or prepare them with --size"
+        )
+    return Contents(
+        source=source,
+        autoencoder=encoder_digest(autoencoder),
+        samples=len(samples),
+        sizes=sizes_digest(samples.sizes),
+        channels=config.latent_channels,
+        factor=config.factor,
+        gaussian=config.codebook_size is None,
+        precision=precision,
+        shard_bytes=shard_bytes,
+    )
+
+
+def _shared_out(sizes: Sizes, contents: Contents) -> list[NDArray[np.int64]]:
+    """The samples' numbers, shard by shard: of one size each, as many as fit."""
+    number = np.dtype(contents.precision).itemsize * contents.channels * (2 if contents.gaussian else 1)
+    kinds, kind = np.unique(sizes, axis=0, return_inverse=True)
+    shards: list[NDArray[np.int64]] = []
+    for which, (height, width) in enumerate(kinds.tolist()):
+        members = np.flatnonzero(kind.reshape(-1) == which)
+        each = max(1, contents.shard_bytes // (number * height * width))
+        shards += [members[start : start + each] for start in range(0, len(members), each)]
+    return shards
+
+
+def _begin(out: Path, contents: Contents, *, replace: bool) -> None:
+    if (out / CONTENTS).exists():
+        try:
+            differing = _differing(read_contents(out).contents, contents)
+        except ValueError:
+            if not replace:
+                raise
+            differing = ["format"]
+        if not differing:
+            return
+        if not replace:
+            raise ValueError(
+                f"{out} holds other latents: {', '.join(differing)}; expected a folder of the same, or an empty one: "
+                "name another"
+            )
+        remove_folder(out)
+    out.mkdir(parents=True, exist_ok=True)
+    if any(out.iterdir()):
+        raise ValueError(
+            f"{out} holds something else; expected an empty folder, or one of stored latents: name another"
+        )
+    _write_json(out / CONTENTS, to_json(Finished(contents=contents)))
+
+
+def _differing(found: Contents, wanted: Contents) -> list[str]:
+    before, now = (cast("dict[str, Json]", to_json(one)) for one in (found, wanted))
+    return [f"{name} was {_short(before[name])}, is {_short(now[name])}" for name in now if before[name] != now[name]]
+
+
+def _short(value: Json) -> str:
+    return str(value)[:40]
+
+
+def _encoded(
+    samples: Sized,
+    numbers: NDArray[np.int64],
+    autoencoder: Autoencoder,
+    contents: Contents,
+    batch_size: int,
+    workers: int,
+) -> dict[str, Tensor]:
+    """The tensors of a shard."""
+    device = next(autoencoder.parameters()).device
+    parts: dict[str, list[Tensor]] = {"mean": [], "logvar": []}
+    records: list[bytes] = []
+    masks: list[NDArray[np.uint8]] = []
+    for some, read in _ahead(samples, numbers, batch_size, workers):
+        with torch.inference_mode():
+            encoded = autoencoder.encode(to_tensor(_pictures(some, read, samples.sizes)).to(device))
+        parts["mean"].append(_kept(encoded.mean, some, contents.precision))
+        if isinstance(encoded, Posterior):
+            parts["logvar"].append(_kept(encoded.logvar, some, contents.precision))
+        records += [written(sample) for sample in read]
+        masks += [sample.mask for sample in read if sample.mask is not None]
+    if masks and len(masks) != len(numbers):
+        raise ValueError(f"of {len(numbers)} samples {len(masks)} have a mask; expected all or none of a data set")
+    return {
+        **{name: torch.cat(some) for name, some in parts.items() if some},
+        **({"mask": torch.from_numpy(np.stack(masks))} if masks else {}),
+        "index": torch.from_numpy(numbers),
+        "records": torch.frombuffer(bytearray(b"".join(records)), dtype=torch.uint8),
+        "ends": torch.tensor([len(record) for record in records]).cumsum(0),
+    }
+
+
+def _ahead(
+    samples: Sized, numbers: NDArray[np.int64], batch_size: int, workers: int
+) -> Iterator[tuple[list[int], list[Sample]]]:
+    """Batches of samples with their numbers; the next one is read while this one is encoded."""
+    batches: list[list[int]] = [
+        numbers[start : start + batch_size].tolist() for start in range(0, len(numbers), batch_size)
+    ]
+    with ThreadPoolExecutor(workers) as pool:
+        coming = [pool.submit(samples.__getitem__, one) for one in batches[0]]
+        for batch, following in zip(batches, [*batches[1:], []], strict=True):
+            read = [one.result() for one in coming]
+            coming = [pool.submit(samples.__getitem__, one) for one in following]
+            yield batch, read
+
+
+def _pictures(numbers: Sequence[int], read: Sequence[Sample], sizes: Sizes) -> list[NDArray[np.uint8]]:
+    pictures: list[NDArray[np.uint8]] = []
+    for number, sample in zip(numbers, read, strict=True):
+        height, width = sizes[number].tolist()
+        if sample.picture is None or sample.picture.shape[:2] != (height, width):
+            found = None if sample.picture is None else sample.picture.shape[1::-1]
+            raise ValueError(f"sample {number}: picture of {found}, told to be {(width, height)}; prepare it again")
+        pictures.append(sample.picture)
+    return pictures
+
+
+def _kept(values: Tensor, numbers: Sequence[int], precision: Precision) -> Tensor:
+    """Log-variances lie within [-30, 20], where float16 has them to 0.008: a standard deviation to 0.4 %."""
+    kept = values.to(torch.float16 if precision == "float16" else torch.float32).cpu()
+    bad = (~kept.isfinite()).flatten(1).any(dim=1)
+    if not bad.any():
+        return kept
+    first = int(bad.nonzero()[0])
+    largest = float(values[first].abs().max())
+    if np.isfinite(largest):
+        raise ValueError(
+            f"sample {numbers[first]}: its latent reaches {largest:g}, float16 ends at 65504; store float32 "
+            "(--dtype float32)"
+        )
+    raise ValueError(f"sample {numbers[first]}: its latent is not finite; expected an autoencoder that gives numbers")
+
+
+# Headers: what a shard says of itself
+
+
+def _header(tensors: dict[str, Tensor], contents: Contents) -> Json:
+    sums = _sums(tensors)
+    return {"of": _digest_of(contents), "sha256": _digest(tensors, sums), "sums": sums}
+
+
+def _digest_of(contents: Contents) -> str:
+    return hashlib.sha256(json.dumps(to_json(contents), sort_keys=True).encode()).hexdigest()
+
+
+def _digest(tensors: dict[str, Tensor], sums: Json) -> str:
+    digest = hashlib.sha256(json.dumps(sums).encode())
+    for name, value in sorted(tensors.items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)} ".encode())
+        digest.update(value.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _sums(tensors: dict[str, Tensor]) -> dict[str, Json]:
+    """Of each channel: how many numbers, their sum and the sum of their squares, posterior noise included."""
+    mean = tensors["mean"].double()
+    squares = mean.square()
+    if "logvar" in tensors:
+        squares += tensors["logvar"].double().exp()
+    each = (0, 2, 3)
+    count = mean.numel() // mean.shape[1]
+    return {"count": count, "sum": mean.sum(dim=each).tolist(), "squares": squares.sum(dim=each).tolist()}
+
+
+def _is_whole(path: Path, contents: Contents) -> bool:
+    """Whether a shard is there, of these contents and as it was written."""
+    if not path.exists():
+        return False
+    try:
+        header, tensors = load_metadata(path), load_tensors(path)
+    except ValueError:
+        header, tensors = None, {}
+    if isinstance(header, dict):
+        known = cast("dict[str, Json]", header)
+        if known.get("of") == _digest_of(contents) and known.get("sha256") == _digest(tensors, known.get("sums")):
+            return True
+    log.warning("%s is damaged or of other latents; it is made again", path)
+    return False
+
+
+def _finish(out: Path, contents: Contents, shards: Sequence[NDArray[np.int64]], sizes: Sizes) -> None:
+    """Write index and checksums, and with them the statistics."""
+    shard, row = np.zeros(contents.samples, np.int32), np.zeros(contents.samples, np.int32)
+    told: list[Shard] = []
+    sums: list[dict[str, Json]] = []
+    for number, members in enumerate(shards):
+        path = out / _name(number)
+        header = cast("dict[str, dict[str, Json]]", load_metadata(path))
+        with path.open("rb") as file:
+            checksum = hashlib.file_digest(file, "sha256").hexdigest()
+        height, width = sizes[members[0]].tolist()
+        told.append(
+            Shard(
+                file=path.name, sha256=checksum, bytes=path.stat().st_size, samples=len(members), size=(height, width)
+            )
+        )
+        sums.append(header["sums"])
+        shard[members], row[members] = number, np.arange(len(members))
+    index = {"shard": shard, "row": row, "size": sizes.astype(np.int32)}
+    save_tensors(out / INDEX, {name: torch.from_numpy(values) for name, values in index.items()})
+    finished = Finished(contents=contents, shards=tuple(told), statistics=_statistics(sums))
+    _write_json(out / CONTENTS, to_json(finished))
+
+
+def _statistics(sums: Sequence[dict[str, Json]]) -> Statistics:
+    count = sum(cast("int", one["count"]) for one in sums)
+    total, squares = (np.sum([cast("list[float]", one[name]) for one in sums], axis=0) for name in ("sum", "squares"))
+    mean = total / count
+    overall = float(squares.mean() / count - mean.mean() ** 2)
+    return Statistics(
+        mean=tuple(mean.tolist()),
+        std=tuple(np.sqrt(squares / count - mean**2).tolist()),
+        overall_std=overall**0.5,
+    )
+
+
+def _name(number: int) -> str:
+    return f"latents-{number:05d}.safetensors"
+
+
+def _write_json(path: Path, value: Json) -> None:
+    with whole_file(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=1))
