@@ -256,6 +256,10 @@ class FolderSource:
                 continue
             text = suffix_of(name) in (".txt", ".caption") and self.captions != "none"
             yield Finding(item=name, reason="caption without picture" if text else "not used")
+        if self.masks is not None and self._mask_prefix is None:
+            yield from self.masks.links
+            others = (name for name in self.masks.files if suffix_of(name) not in PICTURES)
+            yield from (Finding(item=str(self.masks.root / name), reason="not used") for name in others)
 
 
 def read_caption(item: str, content: bytes, said: Said) -> Finding | Used:

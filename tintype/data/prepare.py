@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from tintype.common.config import Json, from_json, to_json
@@ -92,24 +91,29 @@ def prepare(
     """
     _apart(root, out)
     kind, tree, source = open_source(root, options.source)
+    classes = source.classes  # read now: annotations that contradict each other are refused before anything is made
     begun = _begun(kind, tree, options)
     _check_folder(out, begun)
     if (out / DATASET).exists():
         return _finished(out)
     out.mkdir(parents=True, exist_ok=True)
-    with reserved(out, what="tintype prepare"), _room(out):
+    with reserved(out, what="tintype prepare"), _room(out), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\.")  # what is wrong with a picture is in the report
         (out / PARTS).mkdir(exist_ok=True)
         for leftover in chain(out.glob(".*.tmp"), (out / PARTS).glob(".*.tmp")):  # of a run that was killed
             leftover.unlink()
         with whole_file(out / PARTS / BEGUN) as path:
             path.write_text(json.dumps(begun))
         parts = _kept_parts(out)
+        kept = {part.shard.name for part in parts if part.shard}
+        for unfinished in (path for path in out.glob("*.tar") if path.name not in kept):
+            unfinished.unlink()
         if parts:
             logger.info("going on after %d finished shards", len(parts))
         for part in _new_parts(out, source, options, parts):
             parts.append(part)
             progress(sum(one.shard.samples for one in parts if one.shard))
-        return _finish(out, parts, source.classes, begun)
+        return _finish(out, parts, classes, begun)
 
 
 # What is there already
@@ -143,6 +147,8 @@ def _check_folder(out: Path, begun: dict[str, str]) -> None:
         info = read_info(out)
         earlier: dict[str, str] | None = {"source": info.source, **info.options}
     elif (out / PARTS / BEGUN).exists():
+        if not (out / PARTS / f"{0:05d}.safetensors").exists():
+            return  # nothing is finished that could be otherwise
         earlier = from_json(dict[str, str], json.loads((out / PARTS / BEGUN).read_bytes()))
     elif set(os.listdir(out)) - {".lock", PARTS}:
         raise ValueError(f"{out} holds other files; expected an empty folder, or one to be made")
@@ -203,15 +209,13 @@ def _new_parts(
     number, position = len(done), done[-1].position if done else 0
     first = sum(part.shard.samples for part in done if part.shard)
     results = _processed(islice(source.events(), position, None), source.classes, options)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit decides, and reports
-        while True:
-            part, rows = _write_part(out, number, results, first, position, options.shard_size)
-            if part.position == position:
-                return
-            save_tensors(out / PARTS / f"{number:05d}.safetensors", columns(rows, number), to_json(part))
-            yield part
-            number, position, first = number + 1, part.position, first + len(rows)
+    while True:
+        part, rows = _write_part(out, number, results, first, position, options.shard_size)
+        if part.position == position:
+            return
+        save_tensors(out / PARTS / f"{number:05d}.safetensors", columns(rows, number), to_json(part))
+        yield part
+        number, position, first = number + 1, part.position, first + len(rows)
 
 
 Said = Finding | Used

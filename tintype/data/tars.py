@@ -15,7 +15,7 @@ from tintype.data.items import PICTURES, Event, Item, Place, Said
 from tintype.data.shards import DATASET, FINDINGS, INDEX, REPORT, box_from_json
 
 MASKS = (".mask.png", ".seg.png", ".segmentation.png")
-OURS = (DATASET, INDEX, REPORT, FINDINGS)
+OURS = (DATASET, INDEX, REPORT, FINDINGS, ".lock")
 KINDS = {".txt": "caption", ".caption": "caption", ".json": "record", ".cls": "class"}
 ZEROS = bytes(tarfile.BLOCKSIZE)
 
@@ -52,7 +52,7 @@ class TarSource:
 
     def _beside(self, name: str) -> bool:
         """img2dataset's tables and sums (all that is in them of a picture is in its shard), or our own index."""
-        stem = re.sub(r"(_stats\\.json|\\.parquet)$", "", name)
+        stem = re.sub(r"(_stats\.json|\.parquet)$", "", name)
         return (stem != name and f"{stem}.tar" in self.tree.files) or name in OURS
 
     def _shard(self, name: str) -> Iterator[Event]:
