@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tintype.models.inception import Inception, resized
+from tintype.models.inception import FrozenNorm, Inception, resized
 
 
 def random_inception() -> Inception:
@@ -13,21 +13,20 @@ def random_inception() -> Inception:
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             module.weight.data.mul_(6**0.5)  # PyTorch draws them with 1/6 of the variance that ReLU needs
-        if isinstance(module, nn.BatchNorm2d):
+        if isinstance(module, FrozenNorm):
             for values, low, high in (
                 (module.weight, 0.7, 1.3),
                 (module.bias, -0.2, 0.2),
-                (module.running_mean, -0.2, 0.2),
-                (module.running_var, 0.7, 1.3),
+                (module.get_buffer("running_mean"), -0.2, 0.2),
+                (module.get_buffer("running_var"), 0.7, 1.3),
             ):
-                assert values is not None
                 nn.init.uniform_(values, low, high)
     return network
 
 
 def theirs(network: Inception, monkeypatch: pytest.MonkeyPatch) -> fidelity_oracle.FeatureExtractorInceptionV3:
     weights = "torch_fidelity.feature_extractor_inceptionv3.load_state_dict_from_url"
-    monkeypatch.setattr(weights, lambda *_, **__: network.state_dict())
+    monkeypatch.setattr(weights, lambda *_, **__: dict(network.state_dict()))
     return fidelity_oracle.FeatureExtractorInceptionV3("theirs", ["2048", "logits_unbiased"])
 
 

@@ -10,9 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tintype.checkpoints.native import load_network
+from tintype.checkpoints.native import load_network, load_strict
+from tintype.checkpoints.tensors import open_tensors
 from tintype.evaluation.pixels import from_bytes
 from tintype.models.classifier import Classifier, ClassifierConfig
+from tintype.models.inception import CLASSES, FEATURES, Inception
+from tintype.nn.weightless import weightless
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +27,15 @@ class Features:
 
 
 class Extractor(Protocol):
-    """image: B 3 H W uint8, as picture files hold it -> Features. `name` says which network with which weights."""
+    """image: B 3 H W uint8, as picture files hold it -> Features. `name` says which network with which weights, `dim`
+    and `classes` how many features and logits (0: none)."""
 
     @property
     def name(self) -> str: ...
     @property
     def dim(self) -> int: ...
+    @property
+    def classes(self) -> int: ...
     def __call__(self, image: Tensor, /) -> Features: ...
 
 
@@ -38,7 +44,7 @@ def load_judge(weights: Path | None = None) -> tuple[Classifier, str]:
     with resources.as_file(resources.files("tintype.weights") / "judge.safetensors") as shipped:
         file = weights or shipped
         classifier = load_network(file, "classifier", ClassifierConfig, Classifier)
-        return classifier, hashlib.sha256(file.read_bytes()).hexdigest()[:10]
+        return classifier, file_digest(file)
 
 
 class JudgeFeatures:
@@ -54,6 +60,7 @@ class JudgeFeatures:
         self.device = device
         self.name = f"judge-{digest}"
         self.dim = classifier.config.widths[-1]
+        self.classes = classifier.config.num_classes
 
     @torch.inference_mode()
     def __call__(self, image: Tensor, /) -> Features:
@@ -63,3 +70,41 @@ class JudgeFeatures:
             x = F.interpolate(x, (side, side), mode="bilinear", antialias=True)
         seen = F.silu(self.classifier.norm(self.classifier.features(x)[-1]))  # B D h w
         return Features(seen.mean(dim=(2, 3)), self.classifier.head(seen.flatten(1)))
+
+
+INCEPTION = "inception-2015-12-05"
+INCEPTION_FILE = "pt_inception-2015-12-05-6726825d.pth"
+INCEPTION_PLACE = "https://github.com/mseitzer/pytorch-fid/releases/tag/fid_weights"
+
+
+class InceptionFeatures:
+    """The network that FID is defined by, its weights from a file of the user's: the one named above, or the same as
+    .safetensors. Features are those of the last pooling, logits without their bias.
+
+    Raises `ValueError` for a file that is not there or holds other weights.
+    """
+
+    def __init__(self, weights: Path, *, device: torch.device | str = "cpu") -> None:
+        if not weights.is_file():
+            raise ValueError(
+                f"{weights}: no such file; expected Inception's weights: {INCEPTION_FILE} from {INCEPTION_PLACE}"
+            )
+        file = open_tensors(weights)
+        with weightless():
+            self.network = Inception()
+        tensors = {name: file.read(name).float() for name in file.tensors if not name.endswith(".num_batches_tracked")}
+        load_strict(self.network, tensors, str(weights))
+        self.network.eval().requires_grad_(False).to(device)
+        self.device = device
+        self.name = f"{INCEPTION}-{file_digest(weights)}"
+        self.dim, self.classes = FEATURES, CLASSES
+
+    @torch.inference_mode()
+    def __call__(self, image: Tensor, /) -> Features:
+        return Features(*self.network(image.to(self.device)))
+
+
+def file_digest(path: Path) -> str:
+    """10 digits of a file's SHA-256."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:10]

@@ -31,8 +31,22 @@ class Conv:
 Step = Conv | tuple[Conv, Conv] | str  # a pair: both of the same input, side by side; a str: what is pooled
 
 
+class FrozenNorm(nn.Module):
+    """Batch norm with the statistics of training; it counts no batches, and not all files have such counts."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, variance = self.get_buffer("running_mean"), self.get_buffer("running_var")
+        return F.batch_norm(x, mean, variance, self.weight, self.bias, eps=1e-3)
+
+
 class ConvNorm(nn.Module):
-    """Convolution, batch norm with the statistics of training, ReLU."""
+    """Convolution, batch norm, ReLU."""
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel: int | tuple[int, int], *, stride: int = 1, same: bool = False
@@ -41,7 +55,7 @@ class ConvNorm(nn.Module):
         sides = (kernel, kernel) if isinstance(kernel, int) else kernel
         padding = (sides[0] // 2, sides[1] // 2) if same else (0, 0)
         self.conv = nn.Conv2d(in_channels, out_channels, sides, stride=stride, padding=padding, bias=False)
-        self.bn = nn.BatchNorm2d(out_channels, eps=1e-3)
+        self.bn = FrozenNorm(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(self.bn(self.conv(x)), inplace=True)
