@@ -127,7 +127,7 @@ def test_what_is_missing_or_of_another_network_is_named(vgg: dict[str, Tensor], 
         load_lpips([tmp_path / "vgg16.safetensors", linear.with_name("alex.pth")])
     (tmp_path / "cut.pth").write_bytes(linear.read_bytes()[:1000])
     for damaged in (tmp_path / "cut.pth", tmp_path / "nowhere.pth"):
-        with pytest.raises(ValueError, match=rf"{damaged.name} cannot be read as weights"):
+        with pytest.raises(ValueError, match=rf"{damaged.name}.* (its pickle is damaged|cannot be read)"):
             load_lpips([damaged])
     with pytest.raises(ValueError, match="15 x 32: LPIPS expects sides of 16 or more"):
         LPIPS().features(torch.zeros(1, 3, 32, 15))
