@@ -31,6 +31,17 @@ class Gaussian:
         return self.count is not None and self.count <= len(self.mean)
 
 
+def too_few(gaussian: Gaussian) -> str | None:
+    """A warning where there are fewer pictures than a covariance of these features needs."""
+    if not gaussian.rank_deficient:
+        return None
+    dim = len(gaussian.mean)
+    return (
+        f"{gaussian.count} pictures for {dim} features, so the covariance has not full rank and the distance is too "
+        f"large; give {dim + 1} or more (papers give 5,000 to 50,000)"
+    )
+
+
 class FrechetStatistics:
     """Mean and scatter of features that come in batches; its size does not depend on how many come."""
 
