@@ -104,11 +104,15 @@ def _flush(path: Path) -> None:
 def save_tensors(
     path: Path, tensors: Mapping[str, Tensor], metadata: object = None, *, texts: Mapping[str, str] | None = None
 ) -> None:
-    """Write a safetensors file; `metadata` (anything JSON can hold) travels in its header, or `texts` as they are."""
+    """Write a safetensors file; `metadata` (anything JSON can hold) travels in its header, or `texts` as they are.
+    Raises `OSError` when the disk does not take it."""
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with whole_file(path) as temporary:
         header = {} if metadata is None else {METADATA_KEY: json.dumps(metadata)}
-        save_file(contiguous, temporary, metadata=dict(texts or header))
+        try:
+            save_file(contiguous, temporary, metadata=dict(texts or header))
+        except SafetensorError as error:  # what safetensors makes of a full disk
+            raise OSError(f"{path} cannot be written ({error})") from error
 
 
 def load_tensors(path: Path, *, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
