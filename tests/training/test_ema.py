@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from tintype.training.ema import EMA
+from tintype.training.ema import EMA, warmed
 
 
 class Counted(nn.Module):
@@ -15,7 +15,7 @@ class Counted(nn.Module):
 
 def test_the_average_by_hand() -> None:
     module = Counted()
-    ema = EMA(module, decay=0.3)
+    ema = EMA(module, decay=warmed(0.3))
     expected = 1.0
     for updates, value in enumerate([4.0, -1.0, 2.0, 10.0, 0.5]):
         with torch.no_grad():
@@ -33,7 +33,7 @@ def test_the_average_by_hand() -> None:
 
 def test_a_constant_is_its_own_average() -> None:
     module = Counted()
-    ema = EMA(module, decay=0.999)
+    ema = EMA(module, decay=warmed(0.999))
     for updates in range(20):
         ema.update(module, updates)
     assert torch.equal(ema.average["weight"], module.weight)
@@ -41,7 +41,7 @@ def test_a_constant_is_its_own_average() -> None:
 
 def test_the_average_shares_no_memory_and_needs_no_gradient() -> None:
     module = Counted()
-    ema = EMA(module, decay=0.9)
+    ema = EMA(module, decay=warmed(0.9))
     with torch.no_grad():
         module.weight.zero_()
     assert ema.average["weight"].tolist() == [1.0, -2.0]
@@ -49,7 +49,7 @@ def test_the_average_shares_no_memory_and_needs_no_gradient() -> None:
 
 
 def test_loading_is_strict() -> None:
-    ema = EMA(Counted(), decay=0.9)
+    ema = EMA(Counted(), decay=warmed(0.9))
     other = {name: value + 1 for name, value in ema.state_dict().items()}
     ema.load_state_dict(other)
     assert ema.average["weight"].tolist() == [2.0, -1.0]

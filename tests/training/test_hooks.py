@@ -1,5 +1,6 @@
 import io
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -33,6 +34,23 @@ def test_the_log_holds_means_since_its_last_line(tmp_path: Path) -> None:
     assert second["half"] == pytest.approx(second["loss"] / 2, abs=1e-5)
     assert first["rate"] == CONFIG.rate(4)
     assert second["samples_per_s"] > 0
+
+
+def test_what_is_not_finite_is_no_part_of_a_mean(tmp_path: Path) -> None:
+    """A line stays JSON, and says how many updates were skipped."""
+    losses: list[float] = []
+
+    def poison(report: Report) -> None:
+        if report.state.step in (2, 5, 6):
+            report.metrics["loss"] = torch.tensor(math.nan if report.state.step == 2 else math.inf)
+            report.skipped.fill_(1)
+        losses.append(float(report.metrics["loss"]))
+
+    run(tmp_path, steps=7, hooks=[poison, Log(tmp_path / "log.jsonl", every=2, last=7)])
+    first, second, third, last = lines(tmp_path / "log.jsonl")
+    assert first["loss"] == pytest.approx(losses[0], abs=1e-5)
+    assert (first["skipped"], third["skipped"], third["loss"]) == (1, 2, None)
+    assert second.keys() == last.keys() == first.keys() - {"skipped"}
 
 
 def test_the_log_reads_metrics_only_for_a_line(tmp_path: Path) -> None:

@@ -11,8 +11,16 @@ from torch import Tensor, nn
 from tintype.common.files import load_tensors
 from tintype.common.rng import generator
 from tintype.objectives.base import Processes
-from tintype.training.loop import READ_EVERY, Report, TrainConfig
+from tintype.training.loop import READ_EVERY, Hook, Report, TrainConfig
 from tintype.training.state import checkpoints
+
+
+def _stop_at(step: int) -> Hook:
+    def hook(report: Report) -> None:
+        if report.state.step == step:
+            raise KeyboardInterrupt
+
+    return hook
 
 
 def weights(path: Path, **changes: object) -> dict[str, Tensor]:
@@ -128,7 +136,7 @@ def test_small_gradients_are_not_clipped(tmp_path: Path) -> None:
     loose = weights(tmp_path / "loose", steps=3, clip_norm=1e6)
     tight = weights(tmp_path / "tight", steps=3, clip_norm=1e-3)
     assert_equal(free, loose)
-    assert not torch.equal(free["network optimizer 0 exp_avg"], tight["network optimizer 0 exp_avg"])
+    assert not torch.equal(free["network optimizer 0.weight exp_avg"], tight["network optimizer 0.weight exp_avg"])
 
 
 def test_the_rate_warms_up_holds_and_decays() -> None:
@@ -218,44 +226,143 @@ def test_bfloat16_computes_low_and_remembers_high(tmp_path: Path) -> None:
 
 
 class Poisoned(Regression):
-    """Not finite at step 5 only."""
+    """Loss or gradient is not finite at some steps; a running mean takes in everything."""
 
-    def __init__(self, poison: float) -> None:
+    def __init__(self, poison: float, *steps: int, gradient_only: bool = False) -> None:
         super().__init__()
-        self.poison = poison
+        self.poison, self.poisoned, self.gradient_only = poison, steps, gradient_only
+        self.parts["network"].register_buffer("running", torch.zeros(()))
         self.steps: list[int] = []
 
     def loss(
-        self, part: str, batch: dict[str, Tensor], noise: torch.Generator, *, step: int
+        self, part: str, batch: Mapping[str, Tensor], noise: torch.Generator, *, step: int
     ) -> tuple[Tensor, dict[str, Tensor]]:
         self.steps.append(step)
         loss, metrics = super().loss(part, batch, noise, step=step)
-        return loss * (self.poison if step == 5 else 1), metrics
+        factor = self.poison if step in self.poisoned else 1.0
+        self.parts[part].get_buffer("running").lerp_(loss.detach() * factor, 0.1)
+        return _Scaled.apply(loss, factor) if self.gradient_only else loss * factor, metrics
 
 
-@pytest.mark.parametrize("poison", [math.nan, math.inf])
-def test_what_is_not_finite_ends_the_run_without_a_checkpoint(tmp_path: Path, poison: float) -> None:
-    objective = Poisoned(poison)
-    with pytest.raises(FloatingPointError, match="step 5: gradient of network is nan; lower the learning rate"):
-        run(tmp_path, objective=objective, save_every=2)
-    assert [path.name for path in checkpoints(tmp_path)] == ["step-00000002", "step-00000004"]
-    assert all(value.isfinite().all() for value in objective.parts["network"].parameters())
+class _Scaled(torch.autograd.Function):
+    """The loss as it is, its gradient times a factor."""
+
+    @staticmethod
+    def forward(ctx: torch.autograd.function.FunctionCtx, loss: Tensor, factor: float) -> Tensor:
+        ctx.factor = factor
+        return loss.clone()
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> tuple[Tensor, None]:
+        return grad * ctx.factor, None
 
 
-@pytest.mark.parametrize(("save_every", "last"), [(100, 7), (6, 5), (7, 6), (3, 5)])
-def test_where_looking_is_dear_it_is_done_now_and_then_and_before_each_checkpoint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, save_every: int, last: int
+@pytest.mark.parametrize(("poison", "gradient_only"), [(math.nan, False), (math.inf, False), (math.nan, True)])
+@pytest.mark.parametrize("read_every", [1, 4])
+def test_an_update_that_is_not_finite_is_as_if_it_had_not_been(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    poison: float,
+    gradient_only: bool,
+    read_every: int,
 ) -> None:
-    """As on a GPU, here every 4 steps: the harm of step 5 is seen after step 7 at the latest, and named."""
-    monkeypatch.setitem(READ_EVERY, "cpu", 4)
-    objective, reported = Poisoned(math.nan), []
-    with pytest.raises(FloatingPointError, match="step 5: gradient of network is nan"):
-        run(tmp_path, objective=objective, save_every=save_every, hooks=[lambda r: reported.append(r.state.step)])
-    assert objective.steps[-1] == last
-    assert reported == list(range(1, last + 1))
-    for path in checkpoints(tmp_path):
-        assert int(path.name[-8:]) <= 5
-        assert all(value.isfinite().all() for value in load_tensors(path / "network.safetensors").values())
+    """Weights, moments and buffers after the steps 5 and 7 are those before them; the average of equal weights goes
+    on. The host is told at its next look."""
+    monkeypatch.setitem(READ_EVERY, "cpu", read_every)
+    seen: dict[int, dict[str, Tensor]] = {}
+    skipped: dict[int, float] = {}
+
+    def hook(report: Report) -> None:
+        seen[report.state.step] = everything(report.state)
+        skipped[report.state.step] = float(report.skipped)
+
+    objective = Poisoned(poison, 5, 7, gradient_only=gradient_only)
+    state = run(tmp_path, objective=objective, hooks=[hook])
+    assert [step for step, count in skipped.items() if count] == [6, 8]
+    for step in (6, 8):
+        for name, value in seen[step].items():
+            assert value.isfinite().all(), name
+            if "average" not in name and name != "step":
+                assert torch.equal(value, seen[step - 1][name]), name
+        assert not torch.equal(seen[step + 1]["network 4.weight"], seen[step]["network 4.weight"])
+    assert not torch.equal(seen[6]["network average 4.weight"], seen[5]["network average 4.weight"])
+    assert int(state.optimizers["network"].state_dict()["state"][0]["step"]) == 10
+    assert state.skips["network"].state() == [0, 2]
+    told = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert len(told) == 2
+    assert "step 5: loss of network is" in told[0]
+    assert told[1].endswith("the update is skipped, 2 so far")
+
+
+def test_a_run_with_skipped_steps_resumes_exactly(tmp_path: Path) -> None:
+    poison = (2, 5, 6)
+    for name in ("whole", "parts"):
+        (tmp_path / name).mkdir()
+    whole = run(tmp_path / "whole", objective=Poisoned(math.nan, *poison), skips=3)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "parts", objective=Poisoned(math.nan, *poison), skips=3, save_every=6, hooks=[_stop_at(6)])
+    resumed = run(tmp_path / "parts", objective=Poisoned(math.nan, *poison), skips=3)
+    assert_equal(everything(resumed), everything(whole))
+    assert resumed.skips["network"].state() == whole.skips["network"].state() == [0, 3]
+
+
+@pytest.mark.parametrize("read_every", [1, 4])
+def test_too_many_in_a_row_end_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read_every: int) -> None:
+    """With what happened and the last good checkpoint, even when a checkpoint lies among them."""
+    monkeypatch.setitem(READ_EVERY, "cpu", read_every)
+    objective = Poisoned(math.nan, 5, 6, 7, 8)
+    with pytest.raises(FloatingPointError) as error:
+        run(tmp_path, objective=objective, save_every=6, skips=2)
+    assert "step 7: loss of network is nan, its gradient's norm nan; 3 updates in a row were not finite" in str(
+        error.value
+    )
+    assert str(error.value).endswith(f"the last good checkpoint is {tmp_path / 'step-00000006'}")
+    assert objective.steps[-1] == 7
+    for value in load_tensors(tmp_path / "step-00000006" / "network.safetensors").values():
+        assert value.isfinite().all()
+    again = Poisoned(math.nan, 5, 6, 7, 8)  # one of the three lies before the checkpoint, and is remembered
+    with pytest.raises(FloatingPointError, match="3 updates in a row"):
+        run(tmp_path, objective=again, save_every=6, skips=2)
+    assert again.steps[0] == 6
+
+
+def test_too_many_in_all_end_the_run(tmp_path: Path) -> None:
+    """Every other step: never two in a row."""
+    objective = Poisoned(math.inf, *range(0, 12, 2))
+    with pytest.raises(
+        FloatingPointError, match=r"step 6: .* 1 updates in a row were not finite, 4 in all .*there is no"
+    ):
+        run(tmp_path, objective=objective, skips=3)
+    assert objective.steps[-1] == 6
+
+
+def test_the_first_ends_the_run_when_none_may_be(tmp_path: Path) -> None:
+    objective = Poisoned(math.nan, 5)
+    with pytest.raises(FloatingPointError, match="step 5"):
+        run(tmp_path, objective=objective, skips=0, save_every=2)
+    assert [path.name for path in checkpoints(tmp_path)] == ["step-00000002", "step-00000004"]
+
+
+def test_parts_are_skipped_each_by_itself(tmp_path: Path) -> None:
+    class Two(Regression):
+        def __init__(self) -> None:
+            super().__init__()
+            self.parts = {"first": nn.Linear(16, 2), "second": nn.Linear(16, 2)}
+
+        def loss(
+            self, part: str, batch: Mapping[str, Tensor], noise: torch.Generator, *, step: int
+        ) -> tuple[Tensor, dict[str, Tensor]]:
+            out = self.parts[part](batch["x"].flatten(1))
+            poison = math.nan if (part, step) == ("second", 1) else 1.0
+            return (out - batch["y"]).square().mean() * poison, {}
+
+    skipped: list[float] = []
+    state = run(tmp_path, objective=Two(), steps=3, hooks=[lambda report: skipped.append(float(report.skipped))])
+    assert skipped == [0, 1, 0]
+    assert {name: one.state() for name, one in state.skips.items()} == {"first": [0, 0], "second": [0, 1]}
+    steps = [int(state.optimizers[name].state_dict()["state"][0]["step"]) for name in ("first", "second")]
+    assert steps == [3, 2]
 
 
 def test_frozen_parameters_stay_as_they_are(tmp_path: Path) -> None:
@@ -300,6 +407,11 @@ def test_parts_are_trained_each_by_its_own_optimizer(tmp_path: Path) -> None:
     assert len({float(value) for metrics in noises for name, value in metrics.items() if "noise" in name}) == 4
     names = {path.name for path in checkpoints(tmp_path)[-1].iterdir()}
     assert {"first.safetensors", "first.ema.safetensors", "second.safetensors", "train.pt", "recipe.json"} <= names
+
+
+def test_skips_are_counted_from_zero() -> None:
+    with pytest.raises(ValueError, match=r"train\.skips -1: expected 0 or more"):
+        TrainConfig(steps=1, batch_size=1, skips=-1)
 
 
 @pytest.mark.parametrize("name", ["steps", "batch_size", "accumulate", "save_every", "keep"])

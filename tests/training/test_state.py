@@ -1,6 +1,5 @@
 import json
 import logging
-import multiprocessing
 import os
 import random
 import shutil
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from processes import FORK
 from tiny_training import CONFIG, Numbers, Regression, assert_equal, child, child_killed_at, die_in, everything, run
 from torch import Tensor, nn
 
@@ -19,8 +19,6 @@ from tintype.training.loop import train
 from tintype.training.state import MAY_CHANGE, changeable, check_recipe, checkpoints
 
 SIGKILLED = -9
-FORK = multiprocessing.get_context("forkserver")
-FORK.set_forkserver_preload(["torch._dynamo", "tintype.training.loop"])  # so that a child starts in milliseconds
 
 
 def names(folder: Path) -> list[str]:

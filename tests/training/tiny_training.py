@@ -13,6 +13,7 @@ from tintype.common.config import to_json
 from tintype.common.files import reserved
 from tintype.common.rng import generator
 from tintype.training.loop import Hook, TrainConfig, train
+from tintype.training.shares import whole
 from tintype.training.state import TrainingState
 
 CONFIG = TrainConfig(steps=12, batch_size=4, learning_rate=0.05, warmup=4, save_every=100)
@@ -59,13 +60,19 @@ def run(
 
 
 def everything(state: TrainingState) -> dict[str, Tensor]:
-    """All that a run has learned, by name."""
+    """All that a run has learned, by name; of what processes have shares of, the whole."""
     found: dict[str, Tensor] = {"step": torch.tensor(state.step)}
+    state.gather()
     for part, module in state.parts.items():
-        found |= {f"{part} {name}": value.detach().clone() for name, value in module.state_dict().items()}
+        found |= {f"{part} {name}": whole(value.detach()).clone() for name, value in module.state_dict().items()}
         found |= {f"{part} average {name}": value.clone() for name, value in state.emas[part].state_dict().items()}
-        for number, moments in state.optimizers[part].state_dict()["state"].items():
-            found |= {f"{part} optimizer {number} {name}": value.clone() for name, value in moments.items()}
+        for (owner, std), average in state.powers.items():
+            if owner == part:
+                found |= {f"{part} {std} {name}": value.clone() for name, value in average.state_dict().items()}
+        for name, parameter in module.named_parameters():
+            moments = state.optimizers[part].state.get(parameter, {})
+            if moments and moments["step"] > 0:  # else they are as if they were not there
+                found |= {f"{part} optimizer {name} {key}": whole(value).clone() for key, value in moments.items()}
     return found
 
 
@@ -74,6 +81,14 @@ def assert_equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
     assert one.keys() == other.keys()
     for name, value in one.items():
         assert torch.equal(value, other[name]), name
+
+
+def assert_close(got: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    """To 1e-6 of each tensor's largest number; moments, which are squares of gradients, to 3e-6."""
+    assert got.keys() == expected.keys()
+    for name, value in expected.items():
+        error = float((got[name] - value).abs().max())
+        assert error <= (3e-6 if "optimizer" in name else 1e-6) * float(value.abs().max()), (name, error)
 
 
 def child(out: str, steps: int) -> None:

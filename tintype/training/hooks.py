@@ -1,6 +1,7 @@
 """Things done beside the loop: a progress line, a log file, sample sheets."""
 
 import json
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -35,7 +36,8 @@ class Progress:
 
 
 class Log:
-    """Appends a JSON line every so many steps, and at the last: means of the metrics since the line before.
+    """Appends a JSON line every so many steps, and at the last: means of the metrics since the line before, of those
+    numbers that are finite (null when none is), and how many updates were skipped where any was.
 
     Lines of steps that a killed run did after its last checkpoint, and that are done again, give way.
     """
@@ -43,7 +45,8 @@ class Log:
     def __init__(self, path: Path, *, last: int, every: int = 50) -> None:
         self.path, self.last, self.every = path, last, every
         self._sums: dict[str, Tensor] = {}  # on their device until a line is written, so that no step waits for it
-        self._count = 0
+        self._counts: dict[str, Tensor] = {}
+        self._skipped: Tensor | float = 0.0
         self._samples_at, self._time_at = 0, time.perf_counter()
         self._begun = False
 
@@ -52,22 +55,27 @@ class Log:
             self._forget(report.state.step)
             self._begun = True
         for name, value in report.metrics.items():
-            self._sums[name] = value + self._sums.get(name, 0.0)
-        self._count += 1
+            finite = value.isfinite()
+            self._sums[name] = value.where(finite, 0.0) + self._sums.get(name, 0.0)
+            self._counts[name] = finite + self._counts.get(name, 0.0)
+        self._skipped = report.skipped + self._skipped
         if report.state.step % self.every and report.state.step != self.last:
             return
         now = time.perf_counter()
         speed = (report.samples - self._samples_at) / (now - self._time_at) if self._samples_at else 0.0
-        line = {
+        line: dict[str, float | None] = {
             "step": report.state.step,
             "samples": report.samples,
             "rate": report.rate,
             "samples_per_s": round(speed, 2),
         }
-        line |= {name: round(float(total) / self._count, 6) for name, total in self._sums.items()}
+        means = {name: float(total / self._counts[name]) for name, total in self._sums.items()}
+        line |= {name: round(mean, 6) if math.isfinite(mean) else None for name, mean in means.items()}
+        if skipped := int(self._skipped):
+            line["skipped"] = skipped
         with self.path.open("a") as file:
             file.write(json.dumps(line) + "\n")
-        self._sums, self._count, self._samples_at, self._time_at = {}, 0, report.samples, now
+        self._sums, self._counts, self._skipped, self._samples_at, self._time_at = {}, {}, 0.0, report.samples, now
 
     def _forget(self, step: int) -> None:
         """Drop the lines from this step on, and a last line that was cut short. Raises `ValueError` for a log that no
@@ -91,8 +99,11 @@ class Sheets:
     def __init__(self, out: Path, draw: Callable[[TrainingState], Image.Image], *, every: int, last: int) -> None:
         self.out, self.draw, self.every, self.last = out, draw, every, last
 
+    def due(self, step: int) -> bool:
+        return step % self.every == 0 or step == self.last
+
     def __call__(self, report: Report) -> None:
         step = report.state.step
-        if step % self.every == 0 or step == self.last:
+        if self.due(step):
             with whole_file(self.out / f"sheet-{step:08d}.png") as path:
                 self.draw(report.state).save(path, format="PNG")

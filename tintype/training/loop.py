@@ -5,70 +5,31 @@ was interrupted and resumed is, bit for bit on one CPU, the run that was not.
 """
 
 import logging
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tintype.common.config import Json
 from tintype.common.rng import generator
 from tintype.objectives.base import Batch, GatheredObjective, Objective, Settling
+from tintype.training.config import TrainConfig
 from tintype.training.gathered import gathered_backward
+from tintype.training.guard import Buffers, Guard
 from tintype.training.networks import fit_networks
-from tintype.training.state import MAY_CHANGE, TrainingState, clear_leftovers
-from tintype.training.world import World
+from tintype.training.parallel import Parallel, Replicated
+from tintype.training.power_ema import forget_snapshots
+from tintype.training.shares import by_kind
+from tintype.training.state import TrainingState, clear_leftovers, stopping
+from tintype.training.world import ALONE, World
 
 log = logging.getLogger(__name__)
-ALONE = World()
-READ_EVERY = {"cpu": 1, "cuda": 50}  # steps between looks at gradient norms: a GPU would have to stop for each
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TrainConfig:
-    """Lengths are in steps; one step is one update from batch_size * accumulate samples."""
-
-    # A run may be prolonged: from there on the learning rate decays towards the new end.
-    steps: int = field(metadata=MAY_CHANGE)
-    batch_size: int
-    accumulate: int = 1
-    learning_rate: float = 1e-3
-    warmup: int = 200
-    hold: float = 0.5  # share of `steps` at the full rate; then a half cosine to zero
-    betas: tuple[float, float] = (0.9, 0.99)
-    weight_decay: float = 0.01
-    clip_norm: float = 1.0
-    ema_decay: float = 0.999
-    precision: Literal["fp32", "bf16"] = "fp32"
-    device: str = field(default="cpu", metadata=MAY_CHANGE)  # another one rounds otherwise, as does `compile`
-    compile: bool = field(default=False, metadata=MAY_CHANGE)
-    checkpointing: bool = field(default=False, metadata=MAY_CHANGE)  # see `fit_networks`
-    seed: int = 0
-    save_every: int = field(default=1000, metadata=MAY_CHANGE)
-    keep: int = field(default=2, metadata=MAY_CHANGE)
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "accumulate", "save_every", "keep"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"train.{name} {getattr(self, name)}: expected 1 or more")
-        for name in ("learning_rate", "clip_norm"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"train.{name} {getattr(self, name)}: expected more than 0")
-        for name in ("hold", "ema_decay"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"train.{name} {getattr(self, name)}: expected 0 to 1")
-
-    def rate(self, step: int) -> float:
-        """The learning rate of a step (counted from 0)."""
-        warm = min(1.0, (step + 1) / max(self.warmup, 1))
-        begin = self.hold * self.steps
-        through = min(max((step - begin) / max(self.steps - begin, 1), 0.0), 1.0)
-        return self.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * through))
+READ_EVERY = {"cpu": 1, "cuda": 50}  # steps between looks at what was skipped: a GPU would have to stop for each
 
 
 class Source(Protocol):
@@ -82,16 +43,26 @@ class Source(Protocol):
 @dataclass(frozen=True, slots=True)
 class Report:
     """What a hook is told after each step. Metrics are tensors so that reading them is the hook's choice; of several
-    processes they are the first one's."""
+    processes they are the means. `skipped`: how many parts' updates were, a tensor as well."""
 
     state: TrainingState
     metrics: dict[str, Tensor]
     rate: float
     samples: int
+    skipped: Tensor = field(default_factory=lambda: torch.zeros(()))
 
 
 class Hook(Protocol):
     def __call__(self, report: Report) -> None: ...
+
+
+@runtime_checkable
+class Looking(Protocol):
+    """A hook that reads averages: before, all processes put together what they have shares of."""
+
+    def due(self, step: int) -> bool:
+        """Whether it does so after this many steps."""
+        ...
 
 
 def train(
@@ -106,99 +77,128 @@ def train(
 ) -> TrainingState:
     """Train until `config.steps`, going on from the newest checkpoint of `out` (see `TrainingState.resume`).
 
-    `recipe` is kept in each checkpoint. Raises `ValueError` when the newest one is beyond `config.steps`, and
-    `FloatingPointError` when a gradient is not finite: at once on a CPU, within `READ_EVERY` steps on a GPU, and
-    before a checkpoint would hold the harm. With several parts each metric is called "<part> <metric>". Of several
-    processes only the first writes checkpoints and calls the hooks.
+    `recipe` is kept in each checkpoint. An update whose loss or gradient is not finite is skipped. Raises `ValueError`
+    when the newest checkpoint is beyond `config.steps`, `FloatingPointError` when too many updates are skipped (see
+    `Guard`; on a GPU within `READ_EVERY` steps), and `OSError` when files cannot be written; both name the last good
+    checkpoint. With several parts each metric is called "<part> <metric>". Of several processes only the first calls
+    the hooks.
     """
     share = world.share(config.accumulate)
     parts = {name: module.to(config.device).train() for name, module in objective.parts.items()}
     fit_networks(parts, compiled=config.compile, checkpointing=config.checkpointing)
-    optimizers: dict[str, torch.optim.Optimizer] = {
-        name: torch.optim.AdamW(
-            [parameter for parameter in module.parameters() if parameter.requires_grad],
-            lr=config.learning_rate,
-            betas=config.betas,
-            weight_decay=config.weight_decay,
-            fused=True,
-        )
-        for name, module in parts.items()
-    }
-    state = TrainingState(parts, optimizers, config.ema_decay)
+    parallel = _parallel(objective, parts, config, world)
+    state = _begun(parts, config, out, world)
+    guard = Guard(state.skips, allowed=config.skips, tell=world.rank == 0)
+    read_every = READ_EVERY[torch.device(config.device).type]
+    batches = _ahead(source, config, share, first_step=state.step)
+    with stopping(out, state):
+        while state.step < config.steps:
+            micro_batches = {number: _on(config.device, batch) for number, batch in next(batches).items()}
+            rate = config.rate(state.step)
+            metrics: dict[str, Tensor] = {}
+            skipped = torch.zeros((), device=config.device)
+            for part, optimizer in state.optimizers.items():
+                for group in optimizer.param_groups:
+                    group["lr"] = rate
+                optimizer.zero_grad(set_to_none=True)
+                buffers = Buffers(parts.values())
+                told = _backward(parallel, part, micro_batches, config, state.step, world)
+                skip = guard.judge(state.step, part, told["loss"], parallel.clip(part, config.clip_norm))
+                told |= _update(objective, part, optimizer, skip, world)
+                buffers.take_back(skip)
+                state.average(part)
+                metrics |= told if len(parts) == 1 else {f"{part} {metric}": value for metric, value in told.items()}
+                skipped += skip
+            state.step += 1
+            save = state.step % config.save_every == 0 or state.step == config.steps
+            if save or state.step % read_every == 0:
+                guard.look()
+            if save and (world.rank == 0 or state.world.size > 1):
+                state.save(out, recipe, keep=config.keep)
+            if any(isinstance(hook, Looking) and hook.due(state.step) for hook in hooks):
+                state.gather()
+            samples = state.step * config.batch_size * config.accumulate
+            for hook in hooks if world.rank == 0 else ():
+                hook(Report(state, metrics, rate, samples, skipped))
+    state.gather()
+    return state
+
+
+def _parallel(objective: Objective, parts: Mapping[str, nn.Module], config: TrainConfig, world: World) -> Parallel:
+    if config.parallel == "ddp" or world.size == 1:
+        return Replicated(objective, parts, world)
+    from tintype.training.sharded import Sharded
+
+    return Sharded(objective, parts, world, config.device)
+
+
+def _begun(parts: Mapping[str, nn.Module], config: TrainConfig, out: Path, world: World) -> TrainingState:
+    """Anew, or from the newest checkpoint; leftovers of a run that was killed are cleared away."""
+    optimizers = {name: _optimizer(module, config) for name, module in parts.items()}
+    sharing = world if config.parallel == "fsdp" else ALONE
+    state = TrainingState(parts, optimizers, config.ema_decay, stds=config.ema_stds, world=sharing)
     if world.rank == 0:
         clear_leftovers(out)
     found = state.resume(out)
     if state.step > config.steps:
         raise ValueError(f"train.steps {config.steps}: {found} is at step {state.step}; expected {state.step} or more")
-    if found is not None and world.rank == 0:
-        log.info("going on from %s", found)
-
-    norms: dict[tuple[int, str], Tensor] = {}  # by step and part, not looked at yet
-    read_every = READ_EVERY[torch.device(config.device).type]
-    batches = _ahead(source, config, share, first_step=state.step)
-    while state.step < config.steps:
-        micro_batches = [_on(config.device, batch) for batch in next(batches)]
-        rate = config.rate(state.step)
-        save = (state.step + 1) % config.save_every == 0 or state.step + 1 == config.steps
-        metrics: dict[str, Tensor] = {}
-        for name, optimizer in optimizers.items():
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            optimizer.zero_grad(set_to_none=True)
-            told = _backward(objective, name, dict(zip(share, micro_batches, strict=True)), config, state.step, world)
-            world.add_up(parts[name].parameters())
-            norms[state.step, name] = torch.nn.utils.clip_grad_norm_(parts[name].parameters(), config.clip_norm)
-            if save or (state.step + 1) % read_every == 0:
-                _look_at(norms)
-            optimizer.step()
-            if isinstance(objective, Settling):
-                told |= objective.settle(name, world)
-            metrics |= told if len(parts) == 1 else {f"{name} {metric}": value for metric, value in told.items()}
-            state.emas[name].update(parts[name], state.step)
-        state.step += 1
-        if world.rank > 0:
-            continue
-        if save:
-            state.save(out, recipe, keep=config.keep)
-        samples = state.step * config.batch_size * config.accumulate
-        for hook in hooks:
-            hook(Report(state, metrics, rate, samples))
+    if world.rank == 0:
+        forget_snapshots(out, state.step)
+        if found is not None:
+            log.info("going on from %s", found)
     return state
 
 
-def _backward(
-    objective: Objective, part: str, batches: Mapping[int, Batch], config: TrainConfig, step: int, world: World
+def _optimizer(module: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    return torch.optim.AdamW(
+        [{"params": group} for group in by_kind(trained)],
+        lr=config.learning_rate,
+        betas=config.betas,
+        weight_decay=config.weight_decay,
+        fused=True,
+    )
+
+
+def _update(
+    objective: Objective, part: str, optimizer: torch.optim.Optimizer, skip: Tensor, world: World
 ) -> dict[str, Tensor]:
-    """Add up the gradients of the micro-batches (by their number in the step); the means of their metrics."""
+    """Move the part's weights, but where `skip` is 1; what the objective has to tell of it."""
+    vars(optimizer)["found_inf"] = skip  # fused optimizers read the decision on the device: the host need not know
+    optimizer.step()
+    return objective.settle(part, world) if isinstance(objective, Settling) else {}
+
+
+def _backward(
+    parallel: Parallel, part: str, batches: Mapping[int, Batch], config: TrainConfig, step: int, world: World
+) -> dict[str, Tensor]:
+    """Add up the gradients of all processes' micro-batches (here by their number in the step); the means of their
+    metrics."""
+    objective = parallel.objective
     low = torch.autocast(config.device.split(":")[0], torch.bfloat16) if config.precision == "bf16" else nullcontext()
     if isinstance(objective, GatheredObjective):
-        return gathered_backward(objective, part, batches, low, seed=config.seed, step=step, world=world)
+        told = gathered_backward(objective, part, batches, low, seed=config.seed, step=step, world=world)
+        parallel.finish(part)
+        return told
     sums: dict[str, Tensor] = {}
     for number, batch in batches.items():
         with low:
             loss, metrics = objective.loss(part, batch, generator(config.seed, part, step, number), step=step)
+        parallel.expect(part, last=number == max(batches))
         (loss / config.accumulate).backward()
         told = {"loss": loss.detach(), **metrics}
         sums = {name: value + sums.get(name, 0.0) for name, value in told.items()}
-    return {name: total / len(batches) for name, total in sums.items()}
+    parallel.finish(part)
+    totals = world.total(torch.stack([total.float() for total in sums.values()]))
+    return dict(zip(sums, (totals / config.accumulate).unbind(), strict=True))
 
 
-def _look_at(norms: dict[tuple[int, str], Tensor]) -> None:
-    """Raise `FloatingPointError` for the first norm that is not finite; then forget them. Waits for the device once."""
-    for (step, name), norm in zip(norms, torch.stack(list(norms.values())).tolist(), strict=True):
-        if not math.isfinite(norm):
-            raise FloatingPointError(
-                f"step {step}: gradient of {name} is {norm}; lower the learning rate and start anew in an empty folder"
-            )
-    norms.clear()
-
-
-def _ahead(source: Source, config: TrainConfig, share: range, *, first_step: int) -> Iterator[list[Batch]]:
-    """This process's micro-batches of each step; the next step's are made while this one trains."""
+def _ahead(source: Source, config: TrainConfig, share: range, *, first_step: int) -> Iterator[dict[int, Batch]]:
+    """This process's micro-batches of each step, by number; the next step's are made while this one trains."""
     size, count = config.batch_size, config.accumulate
 
-    def make(step: int) -> list[Batch]:
-        return [source.batch((step * count + number) * size, size) for number in share]
+    def make(step: int) -> dict[int, Batch]:
+        return {number: source.batch((step * count + number) * size, size) for number in share}
 
     with ThreadPoolExecutor(1) as pool:
         coming = pool.submit(make, first_step)

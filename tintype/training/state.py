@@ -2,6 +2,8 @@
 
 A checkpoint holds `<part>.safetensors` and `<part>.ema.safetensors` (weights and their average), `train.pt` (optimizer
 state and step) and `recipe.json`. It is written under another name and renamed, so a folder that is there is whole.
+Where processes have shares of the networks, each writes its own (`training/shards.py`) instead of the weights, averages
+and optimizer state. Either kind goes on in any number of processes, with shares or without.
 Randomness and data position are functions of (seed, step) and need no space: they come from the recipe, which
 therefore must stay what it was (`check_recipe`).
 """
@@ -10,44 +12,100 @@ import dataclasses
 import json
 import pickle
 import struct
-from collections.abc import Set
+from collections.abc import Generator, Mapping, Sequence, Set
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tintype.common.config import Json
 from tintype.common.files import load_tensors, remove_folder, save_tensors, whole_folder
-from tintype.training.ema import EMA
+from tintype.training.ema import EMA, warmed
+from tintype.training.guard import Skips
+from tintype.training.power_ema import power, save_snapshot
+from tintype.training.shares import like
+from tintype.training.world import ALONE, World
 
+SHARDS = "shards"
 MAY_CHANGE = {"may_change": True}  # metadata of a recipe's field that may have another value when a run goes on
 # torch.load on damaged files: of archives, pickles, text and numbers in them
 DAMAGE = (OSError, EOFError, RuntimeError, ValueError, TypeError, LookupError, pickle.UnpicklingError, struct.error)
 
 
-class TrainingState:
-    """Modules, their averages and optimizers, and the number of steps done."""
+OptimizerState = dict[str, dict[int, dict[str, Tensor]]]  # as `torch.optim` keeps "state": by the parameter's number
 
-    def __init__(self, parts: dict[str, nn.Module], optimizers: dict[str, torch.optim.Optimizer], decay: float) -> None:
+
+class TrainingState:
+    """Modules, their averages and optimizers, the number of steps done, and how many of them were skipped.
+
+    With `stds` each part has power averages as well (see `power_ema`). With a `world` of several processes each of them
+    has shares of the networks, and all must save and resume together.
+    """
+
+    def __init__(
+        self,
+        parts: Mapping[str, nn.Module],
+        optimizers: Mapping[str, torch.optim.Optimizer],
+        decay: float,
+        *,
+        stds: Sequence[float] = (),
+        world: World = ALONE,
+    ) -> None:
         self.parts = parts
         self.optimizers = optimizers
-        self.emas = {name: EMA(module, decay) for name, module in parts.items()}
+        self.emas = {name: EMA(module, warmed(decay)) for name, module in parts.items()}
+        self.powers = {(name, std): EMA(module, power(std)) for name, module in parts.items() for std in stds}
+        self.skips = {name: Skips() for name in parts}
         self.step = 0
+        self.world = world
+
+    def average(self, part: str) -> None:
+        """Take the part's present weights into its averages."""
+        for average in (self.emas[part], *(one for (name, _), one in self.powers.items() if name == part)):
+            average.update(self.parts[part], self.step)
+
+    def gather(self) -> None:
+        """Put together averages that processes have shares of: all must call this before one reads them."""
+        if self.world.size > 1:
+            for average in (*self.emas.values(), *self.powers.values()):
+                average.gather()
+
+    # Checkpoints
 
     def save(self, out: Path, recipe: Json, *, keep: int) -> Path:
-        """Write a checkpoint and remove all but the newest `keep`."""
-        path = out / f"step-{self.step:08d}"
-        if not path.exists():
-            with whole_folder(path) as folder:
-                for name, module in self.parts.items():
-                    save_tensors(folder / f"{name}.safetensors", module.state_dict())
-                    save_tensors(folder / f"{name}.ema.safetensors", self.emas[name].state_dict())
-                optimizers = {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()}
-                torch.save({"step": self.step, "optimizers": optimizers}, folder / "train.pt")
-                (folder / "recipe.json").write_text(json.dumps(recipe, indent=2))
-        for old in checkpoints(out)[:-keep]:
-            remove_folder(old)
+        """Write a checkpoint and remove all but the newest `keep`. Raises `OSError` when it cannot be written; those
+        before it are then still there."""
+        path, first = out / f"step-{self.step:08d}", self.world.rank == 0
+        if self.powers:
+            self.gather()
+        for (part, std), average in self.powers.items() if first else ():
+            save_snapshot(out, part, std, self.step, average.state_dict())
+        if not self.world.agreed("there" if path.exists() else ""):
+            with whole_folder(path) if first else nullcontext(path) as folder:
+                if self.world.size > 1:
+                    from tintype.training.shards import save_shards
+
+                    save_shards(Path(self.world.agreed(str(folder))) / SHARDS, self._shares())
+                if first:
+                    self._write(folder, recipe)
+        if first:
+            for old in checkpoints(out)[:-keep]:
+                remove_folder(old)
         return path
+
+    def _write(self, folder: Path, recipe: Json) -> None:
+        """What the first process writes: all that is not in shares."""
+        train: dict[str, object] = {"step": self.step, "skips": {part: one.state() for part, one in self.skips.items()}}
+        if self.world.size == 1:
+            for name, tensors in self._whole().items():
+                save_tensors(folder / f"{name}.safetensors", tensors)
+            train["optimizers"] = {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()}
+        try:
+            torch.save(train, folder / "train.pt")
+        except RuntimeError as error:  # what torch makes of a full disk
+            raise OSError(f"{folder / 'train.pt'} cannot be written ({error})") from error
+        (folder / "recipe.json").write_text(json.dumps(recipe, indent=2))
 
     def resume(self, out: Path) -> Path | None:
         """Load the newest checkpoint of `out`, if there is one, and return its folder.
@@ -63,17 +121,96 @@ class TrainingState:
             saved = torch.load(path / "train.pt", map_location="cpu", weights_only=True)
         except DAMAGE as error:
             raise _damaged(path / "train.pt") from error
-        if saved["optimizers"].keys() != self.parts.keys():
-            raise _foreign(path, f"it holds {', '.join(saved['optimizers'])}; expected {', '.join(self.parts)}")
-        for name, module in self.parts.items():
-            try:
-                module.load_state_dict(load_tensors(path / f"{name}.safetensors"))
-                self.emas[name].load_state_dict(load_tensors(path / f"{name}.ema.safetensors"))
-                self.optimizers[name].load_state_dict(saved["optimizers"][name])
-            except RuntimeError as error:
-                raise _foreign(path, str(error).partition("\n\t")[2].partition("\n")[0]) from error
+        parts = saved.get("skips") or saved["optimizers"]  # runs of before skips were counted have but the latter
+        if parts.keys() != self.parts.keys():
+            raise _foreign(path, f"it holds {', '.join(parts)}; expected {', '.join(self.parts)}")
+        if "optimizers" in saved:
+            self._read(path, saved["optimizers"])
+        else:
+            self._read_shards(path)
+        self.skips = {part: Skips(*saved["skips"][part]) if "skips" in saved else Skips() for part in self.parts}
         self.step = int(saved["step"])
         return path
+
+    def _read(self, path: Path, optimizers: dict[str, OptimizerState]) -> None:
+        for name, module in self.parts.items():
+            own = module.state_dict()
+            try:
+                tensors = load_tensors(path / f"{name}.safetensors")
+                module.load_state_dict({key: like(value, own.get(key, value)) for key, value in tensors.items()})
+            except RuntimeError as error:
+                raise _foreign(path, str(error).partition("\n\t")[2].partition("\n")[0]) from error
+            self.emas[name].load_state_dict(load_tensors(path / f"{name}.ema.safetensors"))
+            if self.world.size == 1:
+                self.optimizers[name].load_state_dict(optimizers[name])
+            else:
+                self._share_out(name, optimizers[name])
+        for (name, std), average in self.powers.items():
+            average.load_state_dict(load_tensors(path / f"{name}.ema-{std:g}.safetensors"))
+
+    def _read_shards(self, path: Path) -> None:
+        from tintype.training.shards import load_shards
+
+        tensors = self._shares()
+        try:
+            load_shards(path / SHARDS, tensors)
+        except ValueError as error:
+            raise _foreign(path, str(error)) from error
+
+    def _whole(self) -> dict[str, dict[str, Tensor]]:
+        """Weights and averages by the names of their files."""
+        found = {name: module.state_dict() for name, module in self.parts.items()}
+        found |= {f"{name}.ema": average.state_dict() for name, average in self.emas.items()}
+        return found | {f"{name}.ema-{std:g}": average.state_dict() for (name, std), average in self.powers.items()}
+
+    def _shares(self) -> dict[str, Tensor]:
+        """All tensors, in shares or not, by one name each."""
+        found = {name: module.state_dict() for name, module in self.parts.items()}
+        found |= {f"{name}.ema": average.average for name, average in self.emas.items()}
+        found |= {f"{name}.ema-{std:g}": average.average for (name, std), average in self.powers.items()}
+        found |= {f"{name}.optimizer": self._moments(name) for name in self.parts}
+        return {f"{file}/{name}": tensor for file, tensors in found.items() for name, tensor in tensors.items()}
+
+    def _moments(self, part: str) -> dict[str, Tensor]:
+        """What AdamW keeps, by parameter: those it has not yet updated have zeros, as it will begin with."""
+        found: dict[str, Tensor] = {}
+        for name, parameter in self.parts[part].named_parameters():
+            if parameter.requires_grad:
+                kept = self.optimizers[part].state[parameter]
+                if not kept:
+                    kept["step"] = torch.zeros((), device=parameter.device)
+                    kept |= {key: torch.zeros_like(parameter) for key in ("exp_avg", "exp_avg_sq")}
+                found |= {f"{name}/{key}": value for key, value in kept.items()}
+        return found
+
+    def _share_out(self, part: str, optimizer: OptimizerState) -> None:
+        """Take this process's share of what an optimizer kept whole, by number."""
+        trained = [name for name, parameter in self.parts[part].named_parameters() if parameter.requires_grad]
+        for name, tensor in self._moments(part).items():
+            parameter, _, key = name.rpartition("/")
+            kept = optimizer["state"].get(trained.index(parameter))
+            if kept is not None:
+                tensor.detach().copy_(like(kept[key], tensor))
+
+
+@contextmanager
+def stopping(out: Path, state: TrainingState) -> Generator[None]:
+    """Say, of an error that ends a run, after which step it came and where the last good checkpoint is."""
+    try:
+        yield
+    except FloatingPointError as error:
+        raise FloatingPointError(f"{error}; {_last(out)}") from error
+    except BrokenPipeError:  # someone had enough of the progress line
+        raise
+    except OSError as error:
+        raise OSError(f"stopped after step {state.step}: {error}; {_last(out)}") from error
+
+
+def _last(out: Path) -> str:
+    found = checkpoints(out)
+    if not found:
+        return f"there is no checkpoint in {out}"
+    return f"the last good checkpoint is {found[-1]}"
 
 
 def clear_leftovers(out: Path) -> None:

@@ -6,7 +6,7 @@ noise and result are those of one process with the same settings: the number of 
 
 import math
 import os
-from collections.abc import Generator, Iterable
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -36,16 +36,6 @@ class World:
             )
         return range(self.rank, count, self.size)
 
-    def add_up(self, parameters: Iterable[Tensor]) -> None:
-        """Replace each gradient by its sum over all processes."""
-        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        if self.size == 1 or not gradients:
-            return
-        flat = torch.cat([gradient.flatten() for gradient in gradients])
-        dist.all_reduce(flat)
-        for gradient, total in zip(gradients, flat.split([one.numel() for one in gradients]), strict=True):
-            gradient.copy_(total.view_as(gradient))
-
     def total(self, tensor: Tensor) -> Tensor:
         """Its sum over all processes."""
         if self.size > 1:
@@ -61,10 +51,20 @@ class World:
         dist.all_gather(every, tensor.contiguous())
         return torch.stack(every)
 
+    def agreed(self, text: str) -> str:
+        """What the first process says."""
+        said: list[str] = [text]
+        if self.size > 1:
+            dist.broadcast_object_list(said)
+        return said[0]
+
     def wait(self) -> None:
         """Until every process has come here."""
         if self.size > 1:
             dist.barrier()
+
+
+ALONE = World()
 
 
 @contextmanager
