@@ -6,6 +6,7 @@ import os
 import tarfile
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -58,7 +59,11 @@ def findings(out: Path) -> list[tuple[str, str]]:
 
 def counts(result: Result) -> dict[str, tuple[int, int, int]]:
     """{kind: (found, used, left out)}."""
-    return {kind: (one["found"], one["used"], one["left_out"]) for kind, one in result.report["counts"].items()}
+    return counts_of(result.report)
+
+
+def counts_of(report: dict[str, Any]) -> dict[str, tuple[int, int, int]]:
+    return {kind: (one["found"], one["used"], one["left_out"]) for kind, one in report["counts"].items()}
 
 
 def bytes_of(out: Path) -> dict[str, bytes]:
