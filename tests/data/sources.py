@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from tintype.data.prepare import PrepareOptions, Result, prepare
+from tintype.data.preparation.run import PrepareOptions, Result, prepare
 
 
 def picture(number: int = 0, *, width: int = 12, height: int = 10, mode: str = "RGB") -> Image.Image:

@@ -11,13 +11,13 @@ from typing import cast
 from tqdm import tqdm
 
 from tintype.common.config import to_json
-from tintype.data.findings import LEFT_OUT, NOTED
-from tintype.data.origins import SourceOptions
 from tintype.data.pictures import MAX_PIXELS
-from tintype.data.prepare import PrepareOptions, Result
-from tintype.data.prepare import prepare as run
+from tintype.data.preparation.findings import LEFT_OUT, NOTED
+from tintype.data.preparation.origins import SourceOptions
+from tintype.data.preparation.processing import PictureOptions
+from tintype.data.preparation.run import PrepareOptions, Result
+from tintype.data.preparation.run import prepare as run
 from tintype.data.prepared import damaged, read_info
-from tintype.data.processing import PictureOptions
 from tintype.data.shards import FINDINGS
 
 DONE, FAILED = 0, 1

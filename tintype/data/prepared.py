@@ -11,10 +11,9 @@ import numpy as np
 
 from tintype.common.config import Json, from_json
 from tintype.common.files import load_tensors
-from tintype.data.items import read_at
 from tintype.data.pictures import Refused, read_classes, read_picture
 from tintype.data.samples import Sample
-from tintype.data.shards import CHUNK, DATASET, INDEX, KIND, VERSION, DatasetInfo, Shard, box_from_json
+from tintype.data.shards import CHUNK, DATASET, INDEX, KIND, VERSION, DatasetInfo, Shard, box_from_json, read_at
 
 
 class Prepared:

@@ -7,6 +7,7 @@ OUT/dataset.json        version, classes, checksums of shards and index; written
 
 import hashlib
 import io
+import os
 import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -138,3 +139,14 @@ def box_from_json(told: dict[str, float]) -> Box:
         depiction=bool(told.get("depiction")),
         inside=bool(told.get("inside")),
     )
+
+
+def read_at(descriptor: int, offset: int, size: int) -> bytes:
+    """So many bytes from there; several readers may share the descriptor. Raises `EOFError` where there are fewer."""
+    parts: list[bytes] = []
+    while size > 0 and (part := os.pread(descriptor, size, offset)):
+        parts.append(part)
+        offset, size = offset + len(part), size - len(part)
+    if size > 0:
+        raise EOFError(f"{size} bytes are missing at {offset}")
+    return parts[0] if len(parts) == 1 else b"".join(parts)

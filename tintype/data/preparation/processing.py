@@ -14,8 +14,6 @@ from PIL import Image
 from tintype.common.config import Json
 from tintype.conditioning.layout import WHOLE, Box, Region
 from tintype.data.augment import cut_box
-from tintype.data.findings import Finding, Used, shown
-from tintype.data.items import Item, Place
 from tintype.data.pictures import (
     MAX_PIXELS,
     STORED,
@@ -27,6 +25,8 @@ from tintype.data.pictures import (
     read_classes,
     read_picture,
 )
+from tintype.data.preparation.findings import Finding, Used, shown
+from tintype.data.preparation.items import Item, Place
 from tintype.data.shards import box_to_json
 
 Crop = Literal["center", "none"]

@@ -11,11 +11,11 @@ import pytest
 from PIL import Image
 from sources import bytes_of, counts, encoded, files_below, findings, picture, prepared, write
 
-import tintype.data.prepare as prepare_module
-from tintype.data.origins import SourceOptions
-from tintype.data.prepare import PrepareOptions
+from tintype.data.preparation import run as prepare_module
+from tintype.data.preparation.origins import SourceOptions
+from tintype.data.preparation.processing import PictureOptions
+from tintype.data.preparation.run import PrepareOptions
 from tintype.data.prepared import Prepared, damaged
-from tintype.data.processing import PictureOptions
 
 
 def album(root: Path, count: int = 11) -> Path:
@@ -101,7 +101,7 @@ def test_a_finished_shard_that_was_damaged_since_is_made_again(tmp_path: Path, m
     root, out = album(tmp_path / "in"), tmp_path / "out"
     prepared(root, tmp_path / "whole")
     with monkeypatch.context() as broken:
-        broken.setattr("tintype.data.prepare._finish", lambda *given: 1 / 0)
+        broken.setattr("tintype.data.preparation.run._finish", lambda *given: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             prepared(root, out)
     content = bytearray((out / "00001.tar").read_bytes())

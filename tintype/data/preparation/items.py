@@ -7,7 +7,8 @@ from pathlib import Path
 
 from tintype.common.config import Json
 from tintype.conditioning.layout import Box
-from tintype.data.findings import Finding, Used
+from tintype.data.preparation.findings import Finding, Used
+from tintype.data.shards import read_at
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".avif")
 LONGEST_WORD = 1 << 16
@@ -28,17 +29,6 @@ class Place:
             return read_at(descriptor, self.offset, self.size)
         finally:
             os.close(descriptor)
-
-
-def read_at(descriptor: int, offset: int, size: int) -> bytes:
-    """So many bytes from there; several readers may share the descriptor. Raises `EOFError` where there are fewer."""
-    parts: list[bytes] = []
-    while size > 0 and (part := os.pread(descriptor, size, offset)):
-        parts.append(part)
-        offset, size = offset + len(part), size - len(part)
-    if size > 0:
-        raise EOFError(f"{size} bytes are missing at {offset}")
-    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

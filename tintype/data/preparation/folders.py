@@ -11,10 +11,10 @@ from pathlib import Path, PurePosixPath
 from typing import Literal, cast
 
 from tintype.common.config import Json
-from tintype.data.coco import Annotations, open_annotations, read_annotations
-from tintype.data.findings import Finding, Used
-from tintype.data.items import PICTURES, Event, Item, Place, Said, clean, scalars, sentences
-from tintype.data.tables import Table, open_table, read_table
+from tintype.data.preparation.coco import Annotations, open_annotations, read_annotations
+from tintype.data.preparation.findings import Finding, Used
+from tintype.data.preparation.items import PICTURES, Event, Item, Place, Said, clean, scalars, sentences
+from tintype.data.preparation.tables import Table, open_table, read_table
 
 Captions = Literal["any", "given", "none"]
 SIDECARS = (".txt", ".caption", ".json")

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import cast
 
 from tintype.common.config import Json
-from tintype.data.findings import Finding
-from tintype.data.items import scalars, sentences
+from tintype.data.preparation.findings import Finding
+from tintype.data.preparation.items import scalars, sentences
 
 TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
 FILE_COLUMNS = ("file_name", "filename", "file", "image", "image_file", "image_name", "image_path", "path", "filepath")

@@ -4,14 +4,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from tintype.data.coco import chosen_annotations, looks_like_coco
-from tintype.data.findings import Finding
-from tintype.data.folders import Captions, FolderSource, Tree, stem_of, suffix_of, walk
-from tintype.data.items import PICTURES
+from tintype.data.preparation.coco import chosen_annotations, looks_like_coco
+from tintype.data.preparation.findings import Finding
+from tintype.data.preparation.folders import Captions, FolderSource, Tree, stem_of, suffix_of, walk
+from tintype.data.preparation.items import PICTURES
+from tintype.data.preparation.tables import TABLES, Table, check_parquet, open_table
+from tintype.data.preparation.tars import TarSource
 from tintype.data.prepared import read_info
 from tintype.data.shards import DATASET
-from tintype.data.tables import TABLES, Table, check_parquet, open_table
-from tintype.data.tars import TarSource
 
 SourceKind = Literal["images", "classes", "coco", "shards"]
 MASK_FOLDERS = ("masks", "stuffthingmaps", "annotations")

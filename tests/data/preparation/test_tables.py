@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from sources import counts, encoded, files_below, findings, picture, prepared, write
 
-from tintype.data.origins import SourceOptions
+from tintype.data.preparation.origins import SourceOptions
 from tintype.data.prepared import Prepared
 
 

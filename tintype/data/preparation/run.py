@@ -22,12 +22,13 @@ from torch import Tensor
 
 from tintype.common.config import Json, from_json, to_json
 from tintype.common.files import load_metadata, load_tensors, reserved, save_tensors, whole_file
-from tintype.data.findings import Finding, Tally, Used
-from tintype.data.folders import FolderSource, Tree
-from tintype.data.items import Event, Item
-from tintype.data.origins import SourceKind, SourceOptions, open_source
+from tintype.data.preparation.findings import Finding, Tally, Used
+from tintype.data.preparation.folders import FolderSource, Tree
+from tintype.data.preparation.items import Event, Item
+from tintype.data.preparation.origins import SourceKind, SourceOptions, open_source
+from tintype.data.preparation.processing import Kept, PictureOptions, process, record_bytes
+from tintype.data.preparation.tars import TarSource
 from tintype.data.prepared import fault_of, file_sha256, read_info
-from tintype.data.processing import Kept, PictureOptions, process, record_bytes
 from tintype.data.shards import (
     DATASET,
     FINDINGS,
@@ -39,7 +40,6 @@ from tintype.data.shards import (
     ShardWriter,
     columns,
 )
-from tintype.data.tars import TarSource
 
 logger = logging.getLogger(__name__)
 PARTS = ".parts"

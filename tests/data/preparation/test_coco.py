@@ -9,9 +9,9 @@ from PIL import Image
 from sources import counts, encoded, files_below, findings, picture, prepared, write
 
 from tintype.conditioning.layout import Box
-from tintype.data.origins import SourceOptions
+from tintype.data.preparation.origins import SourceOptions
+from tintype.data.preparation.processing import PictureOptions
 from tintype.data.prepared import Prepared
-from tintype.data.processing import PictureOptions
 
 IMAGES = [
     {"id": 7, "file_name": "007.png", "width": 40, "height": 20, "license": 3},

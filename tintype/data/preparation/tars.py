@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import cast
 
 from tintype.common.config import Json
-from tintype.data.findings import Finding, Used
-from tintype.data.folders import Captions, Tree, read_caption, read_record, suffix_of
-from tintype.data.items import PICTURES, Event, Item, Place, Said
+from tintype.data.preparation.findings import Finding, Used
+from tintype.data.preparation.folders import Captions, Tree, read_caption, read_record, suffix_of
+from tintype.data.preparation.items import PICTURES, Event, Item, Place, Said
 from tintype.data.shards import DATASET, FINDINGS, INDEX, REPORT, box_from_json
 
 MASKS = (".mask.png", ".seg.png", ".segmentation.png")

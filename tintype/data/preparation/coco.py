@@ -12,8 +12,8 @@ from typing import cast
 
 from tintype.common.config import Json
 from tintype.conditioning.layout import ROUNDING, Box, Region
-from tintype.data.findings import Finding, Used
-from tintype.data.items import Said, sentences
+from tintype.data.preparation.findings import Finding, Used
+from tintype.data.preparation.items import Said, sentences
 
 HEAD = 1 << 16
 WANTED = ("instances", "captions")  # of the files COCO publishes; people with keypoints are among the instances

@@ -9,9 +9,9 @@ import webdataset
 from PIL import Image
 from sources import bytes_of, counts, encoded, findings, picture, prepared, tarred, write
 
-from tintype.data.origins import SourceOptions
+from tintype.data.preparation.origins import SourceOptions
+from tintype.data.preparation.processing import PictureOptions
 from tintype.data.prepared import Prepared
-from tintype.data.processing import PictureOptions
 
 
 def img2dataset(count: int = 4, first: int = 0) -> dict[str, bytes | str]:
@@ -153,7 +153,7 @@ def test_shards_are_the_same_after_a_kill(tmp_path: Path, monkeypatch: pytest.Mo
     root = write(tmp_path / "in", {f"{n}.tar": tarred(img2dataset(5, 5 * n)) for n in range(2)})
     prepared(root, tmp_path / "whole")
     with monkeypatch.context() as broken:
-        broken.setattr("tintype.data.prepare._finish", lambda *given: 1 / 0)
+        broken.setattr("tintype.data.preparation.run._finish", lambda *given: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             prepared(root, tmp_path / "out")
     (tmp_path / "out" / ".parts" / "00001.safetensors").unlink()
