@@ -367,7 +367,7 @@ def test_sizes_that_do_not_fit_are_refused_before_any_work(tmp_path: Path, autoe
     odd = Pictures()
     odd.sizes = odd.sizes + np.array([[0, 0]] * 5 + [[3, 0]] * 2, dtype=np.int32)
     with pytest.raises(
-        ValueError, match=r"sample 5 \(of 2\) is 64x67; expected sides that are multiples of 8: .*--area"
+        ValueError, match=r"sample 5 \(of 2\) is 64x67; expected sides that are multiples of 8: .*--buckets"
     ):
         make(tmp_path / "latents", autoencoder, odd)
     with pytest.raises(ValueError, match="no samples in pictures"):

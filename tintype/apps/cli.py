@@ -12,6 +12,7 @@ import types
 import typing
 from collections.abc import Sequence
 
+from tintype.apps.latents_flags import add_latents_flags
 from tintype.apps.prepare_flags import add_prepare_flags
 from tintype.tasks.request import Request
 
@@ -29,17 +30,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"tintype {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
-    command = commands.add_parser("txt2img", help="a picture from a sentence")
-    command.add_argument("prompt_words", nargs="?", metavar="PROMPT", help="what to show")
-    add_request_flags(command)
-    command.add_argument("-m", "--model", help=f"{MODEL} (default: default)")
-    add_loading_flags(command)
-    command.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
-    command.add_argument("-o", "--output", help="a .png file, replaced if it is there, or a folder (default: outputs)")
-    command.add_argument("--from", dest="source", metavar="PNG", help="repeat a picture of ours, byte for byte")
-    command.add_argument("--json", action="store_true", help="print one JSON object instead of sentences")
-
+    add_txt2img_flags(commands.add_parser("txt2img", help="a picture from a sentence"))
     add_prepare_flags(commands.add_parser("prepare", help="make a data set to train on from pictures, with a report"))
+    add_latents_flags(commands.add_parser("latents", help="encode a prepared data set once, for all training steps"))
 
     command = commands.add_parser("train", help="run a recipe, or go on with it")
     command.add_argument("recipe", help="a recipe's name; `tintype train list` names them")
@@ -85,6 +78,18 @@ def build_parser() -> argparse.ArgumentParser:
     command = commands.add_parser("doctor", help="check this installation")
     command.add_argument("--json", action="store_true")
     return parser
+
+
+def add_txt2img_flags(command: argparse.ArgumentParser) -> None:
+    """What is shown, by which model, and where the picture goes."""
+    command.add_argument("prompt_words", nargs="?", metavar="PROMPT", help="what to show")
+    add_request_flags(command)
+    command.add_argument("-m", "--model", help=f"{MODEL} (default: default)")
+    add_loading_flags(command)
+    command.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
+    command.add_argument("-o", "--output", help="a .png file, replaced if it is there, or a folder (default: outputs)")
+    command.add_argument("--from", dest="source", metavar="PNG", help="repeat a picture of ours, byte for byte")
+    command.add_argument("--json", action="store_true", help="print one JSON object instead of sentences")
 
 
 def add_loading_flags(parser: argparse.ArgumentParser) -> None:

@@ -17,6 +17,7 @@ from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
 import tintype
+from tintype.apps.latents import latents
 from tintype.apps.prepare import prepare
 from tintype.checkpoints import embedded, load
 from tintype.common.config import nearest, override, to_json
@@ -320,6 +321,7 @@ def _print_facts(facts: dict[str, object], *, as_json: bool) -> None:
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "txt2img": txt2img,
     "prepare": prepare,
+    "latents": latents,
     "train": train,
     "eval": evaluate,
     "info": info,

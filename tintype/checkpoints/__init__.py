@@ -13,6 +13,7 @@ from tintype.families.base import LatentDiffusion
 if TYPE_CHECKING:
     from tintype.checkpoints.single_file import FirstStage
     from tintype.diffusion.scaling import Prediction
+    from tintype.models.autoencoder import Autoencoder
 
 Precision = Literal["float32", "float16", "bfloat16"]
 
@@ -90,6 +91,27 @@ def _found(name: str | Path, variant: str | None = None) -> Path:
         f"no model {str(name)!r}; expected {nearest(str(name), embedded())}, the path of a file or folder, or a name "
         "on the Hugging Face hub (owner/repository)"
     )
+
+
+def load_autoencoder(name: str | Path, *, device: str | None = None) -> "Autoencoder":
+    """A model's first stage, or one in a file or folder of its own: of ours, in LDM's layout or in diffusers'. float32.
+
+    `name` is as in `load`. Raises `ValueError`.
+    """
+    from tintype.checkpoints.model_folder import AUTOENCODER, CONFIG
+    from tintype.checkpoints.native import load_network
+    from tintype.checkpoints.tensors import open_tensors
+    from tintype.common.files import METADATA_KEY
+    from tintype.models.autoencoder import Autoencoder, AutoencoderConfig
+
+    device = usable_device(device)
+    packaged = str(name) in embedded()
+    path = Path(str(resources.files("tintype.weights") / str(name))) if packaged else _found(name)
+    if path.is_dir() and (path / CONFIG).is_file():
+        path = path / AUTOENCODER
+    if path.is_file() and METADATA_KEY in open_tensors(path).metadata:
+        return load_network(path, "autoencoder", AutoencoderConfig, Autoencoder).to(device)
+    return _first_stage(path, device).network
 
 
 def _first_stage(name: str | Path, device: str) -> "FirstStage":

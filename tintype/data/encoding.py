@@ -29,13 +29,15 @@ from tintype.data.latents import (
     Precision,
     Shard,
     Statistics,
+    StoredLatents,
     encoder_digest,
     read_contents,
     sizes_digest,
     written,
 )
-from tintype.data.samples import Sample
-from tintype.data.sources import to_tensor
+from tintype.data.samples import Sample, SceneSamples
+from tintype.data.scenes import Scenes
+from tintype.data.sources import appearance, to_tensor
 from tintype.data.views import Sized, Sizes
 from tintype.models.autoencoder import Autoencoder, Posterior
 
@@ -103,6 +105,13 @@ def make_latents(
     processes.wait()
 
 
+def stored_scenes(folder: Path, scenes: Scenes, count: int, autoencoder: Autoencoder) -> StoredLatents:
+    """Latents of the first scenes: those that an earlier call made of the same, or made anew in their place."""
+    drawn = json.dumps({"config": to_json(scenes.config), "appearance": appearance(scenes)}, sort_keys=True)
+    make_latents(folder, SceneSamples(scenes, count), autoencoder, source=drawn, batch_size=64, replace=True)
+    return StoredLatents(folder, autoencoder=autoencoder)
+
+
 def _contents(
     samples: Sized, autoencoder: Autoencoder, source: str, precision: Precision, shard_bytes: int
 ) -> Contents:
@@ -114,7 +123,7 @@ def _contents(
         height, width = samples.sizes[wrong[0]].tolist()
         raise ValueError(
             f"sample {wrong[0]} (of {len(wrong)}) is {width}x{height}; expected sides that are multiples of "
-            f"{config.factor}: bring pictures into sizes of their aspect ratio with --area, or prepare them with --size"
+            f"{config.factor}: bring pictures into the sizes of --buckets, or prepare them with --size"
         )
     return Contents(
         source=source,
@@ -158,7 +167,7 @@ def _begin(out: Path, contents: Contents, *, replace: bool) -> None:
             )
         remove_folder(out)
     out.mkdir(parents=True, exist_ok=True)
-    if any(out.iterdir()):
+    if any(path.name != ".lock" for path in out.iterdir()):
         raise ValueError(
             f"{out} holds something else; expected an empty folder, or one of stored latents: name another"
         )

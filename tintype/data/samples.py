@@ -194,5 +194,5 @@ def latents(samples: Sequence[Sample], noise: torch.Generator) -> dict[str, Tens
     means = [sample.mean for sample in samples if sample.mean is not None]
     logvars = [sample.logvar for sample in samples if sample.logvar is not None]
     if not len(means) == len(logvars) == len(samples):
-        raise ValueError("a sample without a latent; expected one in each: make them with `tintype prepare --latents`")
+        raise ValueError("a sample without a latent; expected one in each: make them with `tintype latents`")
     return {"mean": torch.stack(means).float(), "std": (0.5 * torch.stack(logvars).float()).exp()}

@@ -19,9 +19,10 @@ from torch import Tensor
 from tintype.checkpoints.native import load_network
 from tintype.common.config import from_json, to_json
 from tintype.common.files import whole_file
-from tintype.data.latents import Latents, appearance, channel_statistics, load_latents, make_latents
+from tintype.data.encoding import stored_scenes
+from tintype.data.samples import Batches, latents
 from tintype.data.scenes import SceneConfig, Scenes
-from tintype.data.sources import SceneImages
+from tintype.data.sources import SceneImages, appearance
 from tintype.diffusion.latent_space import LatentSpace
 from tintype.diffusion.scaling import SCALINGS, Prediction
 from tintype.diffusion.schedule import DDPMConfig, make_schedule
@@ -118,7 +119,7 @@ class CompressionStudy(Recipe):
 
     def prepare(self, out: Path) -> Run:
         scenes = Scenes(self.scenes, font=self.font)
-        source, space = self._pixels(scenes) if self.factor == 1 else self._stored(scenes, out / "latents.safetensors")
+        source, space = self._pixels(scenes) if self.factor == 1 else self._stored(scenes, out / "latents")
         with whole_file(out / SPACE) as path:
             path.write_text(json.dumps(to_json(space)))
         torch.manual_seed(self.train.seed)
@@ -136,22 +137,17 @@ class CompressionStudy(Recipe):
 
     def _pixels(self, scenes: Scenes) -> tuple[Source, LatentSpace]:
         source = Pixels(scenes, self.latents)
-        some = source.batch(0, min(self.latents, 1024))
-        return source, _space(some["mean"], some["std"])
+        return source, _space(source.batch(0, min(self.latents, 1024))["mean"])
 
-    def _stored(self, scenes: Scenes, cache: Path) -> tuple[Source, LatentSpace]:
+    def _stored(self, scenes: Scenes, folder: Path) -> tuple[Source, LatentSpace]:
         stage = load_network(self._file(), "autoencoder", AutoencoderConfig, Autoencoder).to(self.train.device)
         if (stage.config.factor, stage.config.latent_channels) != (self.factor, self.unet.in_channels):
             raise ValueError(
                 f"{self._file()} has factor {stage.config.factor} and {stage.config.latent_channels} channels; "
                 f"expected {self.factor} and {self.unet.in_channels}"
             )
-        key = {"scenes": to_json(self.scenes), "count": self.latents, **self.inputs()}
-        if load_latents(cache, key=key) is None:
-            make_latents(cache, scenes, stage, self.latents, key=key)
-        tensors = load_latents(cache, key=key)
-        assert tensors is not None  # it was made just now
-        return Latents(tensors, seed=self.train.seed), _space(tensors["mean"], tensors["std"])
+        stored = stored_scenes(folder, scenes, self.latents, stage)
+        return Batches(stored, [latents], seed=self.train.seed), stored.space(per_channel=True)
 
 
 class Pixels:
@@ -167,9 +163,9 @@ class Pixels:
         return {"mean": image, "std": torch.zeros_like(image)}
 
 
-def _space(mean: Tensor, std: Tensor) -> LatentSpace:
-    shift, spread = channel_statistics(mean, std)
-    return LatentSpace(shift=shift, scale=tuple(1 / one for one in spread))
+def _space(image: Tensor) -> LatentSpace:
+    spread = image.std(dim=(0, 2, 3), correction=0)
+    return LatentSpace(shift=tuple(image.mean(dim=(0, 2, 3)).tolist()), scale=tuple((1 / spread).tolist()))
 
 
 def read_space(out: Path) -> LatentSpace:

@@ -10,7 +10,6 @@ bfloat16 94; two processes in bfloat16 135. `--set start=default` begins with th
 """
 
 import dataclasses
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,12 +19,10 @@ from PIL import Image
 from tintype.checkpoints import load
 from tintype.checkpoints.model_folder import AUTOENCODER, save_model
 from tintype.checkpoints.native import load_network
-from tintype.common.config import to_json
 from tintype.conditioning.text import TextConditioner, TextConfig, word_ids, words_of
 from tintype.data.emoji import synonyms, vocabulary
-from tintype.data.encoding import make_latents
-from tintype.data.latents import StoredLatents
-from tintype.data.samples import Batches, SceneSamples, latents, texts
+from tintype.data.encoding import stored_scenes
+from tintype.data.samples import Batches, latents, texts
 from tintype.data.scenes import COLOURS, POSITIONS, RELATIONS, SceneConfig, Scenes, with_article
 from tintype.data.sources import appearance, captions
 from tintype.diffusion.latent_space import LatentSpace
@@ -113,7 +110,7 @@ class DefaultText2Img(Recipe):
         unet, tower = UNet(self.unet), TextConditioner(text)
         space = None if self.start is None else self.begin(unet, tower, self.start)
 
-        stored = self._latents(out / "latents", scenes, first_stage)
+        stored = stored_scenes(out / "latents", scenes, self.latents, first_stage)
         if space is None:
             space = stored.space(per_channel=True)
         source = Batches(stored, [latents, texts(tower.tokens)], seed=self.train.seed)
@@ -183,15 +180,6 @@ class DefaultText2Img(Recipe):
         unet.load_state_dict(model.denoiser.network.state_dict())
         tower.load_state_dict(model.networks["conditioner"].state_dict())
         return model.space
-
-    def _latents(self, folder: Path, scenes: Scenes, first_stage: Autoencoder) -> StoredLatents:
-        """Those of an earlier call with the same scenes and first stage, or made anew."""
-        drawn = {"config": to_json(self.scenes), "appearance": appearance(scenes)}
-        samples = SceneSamples(scenes, self.latents)
-        make_latents(
-            folder, samples, first_stage, source=json.dumps(drawn, sort_keys=True), batch_size=64, replace=True
-        )
-        return StoredLatents(folder, autoencoder=first_stage)
 
 
 def taught_words(scenes: SceneConfig) -> tuple[str, ...]:
