@@ -164,7 +164,8 @@ def test_class_maps() -> None:
 
 def test_what_is_written_anew() -> None:
     image = picture(width=64, height=64)
-    assert np.array_equal(pixels(encode(image, "png")), np.asarray(image))
+    for suffix in ("png", "webp"):
+        assert np.array_equal(pixels(encode(image, suffix)), np.asarray(image))
     assert np.abs(pixels(encode(image, "jpg")).astype(int) - np.asarray(image)).mean() < 6
     assert Image.open(io.BytesIO(encode(image, "jpg"))).format == "JPEG"
     assert set(STORED.values()) == {"jpg", "png", "webp"}

@@ -31,7 +31,9 @@ def add_prepare_flags(command: argparse.ArgumentParser) -> None:
         "--size", type=int, help="resize to that many pixels on the shorter side (default: keep bytes)"
     )
     command.add_argument("--crop", choices=("center", "none"), default="center", help="with --size (default: center)")
-    command.add_argument("--format", choices=("png", "jpg"), default="png", help="of resized pictures (default: png)")
+    command.add_argument(
+        "--format", choices=("png", "webp", "jpg"), default="png", help="of resized pictures (default: png)"
+    )
     command.add_argument("--min-size", type=int, default=1, help="leave out pictures with a shorter side")
     command.add_argument("--max-aspect", type=float, help="leave out pictures longer than that many times their width")
     command.add_argument("--max-pixels", type=int, help="leave out larger pictures (default: 89 million)")

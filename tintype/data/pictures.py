@@ -113,13 +113,16 @@ def read_classes(content: bytes, limits: Limits | None = None) -> NDArray[np.uin
     return np.asarray(opened)
 
 
-def encode(image: Image.Image, suffix: Literal["jpg", "png"]) -> bytes:
-    """PNG, or JPEG of quality 95 with all colour samples."""
+def encode(image: Image.Image, suffix: Suffix) -> bytes:
+    """PNG, WebP without loss, or JPEG of quality 95 with all colour samples."""
     stream = BytesIO()
-    if suffix == "png":
-        image.save(stream, "PNG", compress_level=4)
-    else:
-        image.save(stream, "JPEG", quality=95, subsampling=0)
+    match suffix:
+        case "png":
+            image.save(stream, "PNG", compress_level=1)  # a seventh larger than by level 4, in half the time
+        case "webp":
+            image.save(stream, "WEBP", lossless=True, method=0)
+        case "jpg":
+            image.save(stream, "JPEG", quality=95, subsampling=0)
     return stream.getvalue()
 
 

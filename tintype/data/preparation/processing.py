@@ -40,7 +40,7 @@ class PictureOptions:
 
     size: int | None = None
     crop: Crop = "center"
-    encoding: Literal["png", "jpg"] = "png"
+    encoding: Suffix = "png"
     min_size: int = 1
     max_aspect: float | None = None
     max_pixels: int = MAX_PIXELS
@@ -208,7 +208,7 @@ def _record(
 
 def _encode_mask(classes: NDArray[np.uint8]) -> bytes:
     stream = BytesIO()
-    Image.fromarray(classes).save(stream, "PNG", compress_level=4)
+    Image.fromarray(classes).save(stream, "PNG", compress_level=1)
     return stream.getvalue()
 
 
