@@ -115,6 +115,8 @@ def invert(model: LatentDiffusion, wrapped: Tensor, request: Request) -> Tensor:
 
 def _rows(cond: Conditioning, count: int) -> Conditioning:
     found = {len(slot) for slot in (cond.context, cond.vector, cond.concat) if slot is not None}
+    if not found:  # of a model that nothing steers
+        return cond
     if found not in ({1}, {count}):
         raise ValueError(f"cond has {sorted(found)} rows; expected 1, or {count}, one for each picture")
     return repeated(cond, count) if found == {1} else cond
