@@ -104,3 +104,13 @@ def test_one_batch_has_one_size(column):
     given = [Sample(picture=np.zeros((2, side, 3), np.uint8), mask=np.zeros((2, side), np.uint8)) for side in (2, 3)]
     with pytest.raises(ValueError, match="of several sizes in one batch"):
         column(given, torch.Generator())
+
+
+def test_a_scenes_mask_says_which_object_is_seen_where():
+    scenes = Scenes(SceneConfig(objects=(0, 0, 0, 1.0)))
+    sample, scene = SceneSamples(scenes, 3, first=5)[1], scenes[6]
+    assert sample.caption == scene.caption
+    assert sample.mask.dtype == np.uint8
+    assert set(np.unique(sample.mask)) == {0, 1, 2, 3, 4}
+    for number in range(4):
+        assert np.array_equal(sample.mask == number + 1, scene.masks[number])

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from tiny_training import CONFIG, run
 
-from tintype.training.hooks import Log, Progress, Sheets
+from tintype.training.hooks import Log, Measured, Progress, Sheets
 from tintype.training.loop import Report
 from tintype.training.state import TrainingState
 
@@ -152,3 +152,19 @@ def test_progress_says_numbers_and_not_tensors(tmp_path: Path, monkeypatch: pyte
     run(tmp_path, steps=2, hooks=[Progress(2, every=1)])
     assert "tensor" not in stream.getvalue()
     assert torch.get_num_threads() >= 1
+
+
+def test_what_is_measured_stands_in_one_line_a_step_also_when_a_run_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "validation.jsonl"
+
+    def measured(steps: int) -> None:
+        run(
+            tmp_path, steps=steps, hooks=[Measured(path, lambda state: {"loss": 0.5 * state.step}, every=3, last=steps)]
+        )
+
+    measured(7)
+    assert lines(path) == [{"step": step, "loss": 0.5 * step} for step in (3, 6, 7)]
+    with path.open("a") as file:  # of a run that was killed after its last checkpoint, and while it wrote
+        file.write('{"step": 8, "loss": 9}\n{"st')
+    measured(12)
+    assert [line["step"] for line in lines(path)] == [3, 6, 7, 9, 12]

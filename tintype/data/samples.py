@@ -110,11 +110,13 @@ class Shuffled:
 
 
 class SceneSamples:
-    """The first `count` rendered scenes; the label is the first object's class."""
+    """`count` rendered scenes from `first` on; the label is the first object's class, the mask 0 where none is, and
+    else which of them."""
 
-    def __init__(self, scenes: Scenes, count: int) -> None:
+    def __init__(self, scenes: Scenes, count: int, *, first: int = 0) -> None:
         self.scenes = scenes
         self.count = count
+        self.first = first
 
     def __len__(self) -> int:
         return self.count
@@ -125,12 +127,19 @@ class SceneSamples:
         return np.full((self.count, 2), self.scenes.config.size, dtype=np.int32)
 
     def __getitem__(self, index: int, /) -> Sample:
-        scene = self.scenes[index]
+        scene = self.scenes[self.first + index]
         boxes = [
             Box(label=int(label), region=Region(left=x0, top=y0, width=x1 - x0, height=y1 - y0))
             for label, (x0, y0, x1, y1) in zip(scene.classes, scene.boxes.tolist(), strict=True)
         ]
-        return Sample(picture=scene.picture, caption=scene.caption, label=int(scene.classes[0]), boxes=tuple(boxes))
+        numbers = np.arange(1, len(scene.masks) + 1, dtype=np.uint8)[:, None, None]
+        return Sample(
+            picture=scene.picture,
+            caption=scene.caption,
+            label=int(scene.classes[0]),
+            boxes=tuple(boxes),
+            mask=(numbers * scene.masks).max(axis=0),  # no two are seen at one place
+        )
 
 
 # Columns

@@ -110,6 +110,21 @@ class ConcatCondition:
         return Conditioning(concat=_zeroed(batch["concat"].float(), self.dropout, noise))
 
 
+def condition_of(
+    network: TextConditioner | ClassConditioner | LayoutConditioner | SpatialConditioner, *, dropout: float
+) -> Condition:
+    """How training reads what this network turns into conditioning."""
+    match network:
+        case TextConditioner():
+            return TextCondition(network, dropout=dropout)
+        case ClassConditioner():
+            return ClassCondition(network, dropout=dropout)
+        case LayoutConditioner():
+            return LayoutCondition(network, dropout=dropout)
+        case SpatialConditioner():
+            return SpatialCondition(network, dropout=dropout)
+
+
 class Frozen:
     """A condition that is not trained: no gradient, and no place among the trained weights or in checkpoints."""
 

@@ -22,12 +22,14 @@ from tintype.training.world import joined
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Run:
-    """A recipe made real: `sheet` draws how far it has come, `publish` writes the finished weights."""
+    """A recipe made real: `sheet` draws how far it has come, `publish` writes the finished weights; `hooks` are its own
+    beside those of every run."""
 
     objective: Objective
     source: Source
     sheet: Callable[[TrainingState], Image.Image] | None
     publish: Callable[[TrainingState, Path], None]
+    hooks: tuple[Hook, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,7 +83,7 @@ def run(recipe: Recipe, out: Path, *, progress: bool = True) -> bool:
         prepared = recipe.prepare(out)
         if world.rank == 0:
             world.wait()
-        hooks: list[Hook] = [Log(out / "log.jsonl", last=recipe.train.steps)]
+        hooks: list[Hook] = [Log(out / "log.jsonl", last=recipe.train.steps), *prepared.hooks]
         if progress:
             hooks.append(Progress(recipe.train.steps))
         if prepared.sheet is not None:

@@ -52,7 +52,7 @@ class Log:
 
     def __call__(self, report: Report) -> None:
         if not self._begun:
-            self._forget(report.state.step)
+            forget(self.path, report.state.step)
             self._begun = True
         for name, value in report.metrics.items():
             finite = value.isfinite()
@@ -77,20 +77,19 @@ class Log:
             file.write(json.dumps(line) + "\n")
         self._sums, self._counts, self._skipped, self._samples_at, self._time_at = {}, {}, 0.0, report.samples, now
 
-    def _forget(self, step: int) -> None:
-        """Drop the lines from this step on, and a last line that was cut short. Raises `ValueError` for a log that no
-        run wrote, which is left as it is."""
-        if not self.path.exists():
-            return
-        try:
-            lines = [one for one in self.path.read_text().splitlines(keepends=True) if one.endswith("\n")]
-            kept = [one for one in lines if json.loads(one)["step"] < step]
-        except (ValueError, TypeError, KeyError) as error:
-            raise ValueError(
-                f"{self.path} is not the log of a run ({error}); move it away, and a new one begins"
-            ) from error
-        with whole_file(self.path) as path:
-            path.write_text("".join(kept))
+
+def forget(path: Path, step: int) -> None:
+    """Drop a log's lines from this step on, and a last line that was cut short. Raises `ValueError` for a log that no
+    run wrote, which is left as it is."""
+    if not path.exists():
+        return
+    try:
+        lines = [one for one in path.read_text().splitlines(keepends=True) if one.endswith("\n")]
+        kept = [one for one in lines if json.loads(one)["step"] < step]
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{path} is not the log of a run ({error}); move it away, and a new one begins") from error
+    with whole_file(path) as temporary:
+        temporary.write_text("".join(kept))
 
 
 class Sheets:
@@ -107,3 +106,24 @@ class Sheets:
         if self.due(step):
             with whole_file(self.out / f"sheet-{step:08d}.png") as path:
                 self.draw(report.state).save(path, format="PNG")
+
+
+class Measured:
+    """Appends what `measure` finds as a JSON line, every so many steps and at the end. Lines of steps that are done
+    again give way, as those of `Log` do."""
+
+    def __init__(
+        self, path: Path, measure: Callable[[TrainingState], dict[str, float]], *, every: int, last: int
+    ) -> None:
+        self.path, self.measure, self.every, self.last = path, measure, every, last
+        self._begun = False
+
+    def __call__(self, report: Report) -> None:
+        step = report.state.step
+        if not self._begun:
+            forget(self.path, step)
+            self._begun = True
+        if step % self.every and step != self.last:
+            return
+        with self.path.open("a") as file:
+            file.write(json.dumps({"step": step} | self.measure(report.state)) + "\n")
