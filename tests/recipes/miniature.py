@@ -25,6 +25,21 @@ SMALL = {
         "latents=24",
         "steps=2",
     ),
+    "latent_diffusion": (
+        *TRAIN,
+        "unet.width=16",
+        "unet.head_dim=16",
+        "unet.norm_groups=4",
+        "text.width=16",
+        "text.num_layers=1",
+        "steering.width=16",
+        "steering.layers=1",
+        "samples=24",
+        "held_out=2",
+        "levels=2",
+        "steps=2",
+        "condition=class",
+    ),
 }
 
 
@@ -36,6 +51,7 @@ def small(name: str, *more: str) -> Recipe:
 NEEDS = {
     "default_autoencoder": {"features": ("scene_classifier", "classifier.safetensors")},
     "default_text2img": {"autoencoder": ("default_autoencoder", "autoencoder.safetensors")},
+    "latent_diffusion": {"autoencoder": ("default_autoencoder", "autoencoder.safetensors")},
 }
 
 

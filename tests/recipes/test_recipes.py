@@ -306,6 +306,8 @@ def test_what_may_change_when_a_run_goes_on() -> None:
         "train.steps",
         "train.device",
         "train.compile",
+        "train.skips",
+        "train.parallel",
         "train.checkpointing",
         "train.save_every",
         "train.keep",
@@ -316,6 +318,8 @@ def test_what_may_change_when_a_run_goes_on() -> None:
         "scene_classifier": set[str](),
         "default_autoencoder": {"features"},
         "default_text2img": {"autoencoder", "start", "steps", "cfg_scale"},
+        "latent_diffusion": {"data", "autoencoder", "frozen", "validate_every", "steps", "cfg_scale", "scheduler"},
+        "compression_study": {"autoencoder"},
     }
     assert {name: changeable(make()) for name, make in RECIPES.items()} == {name: every | own[name] for name in own}
 
