@@ -1,4 +1,4 @@
-"""`tintype eval` as a user meets it, on very few pictures."""
+"""`tintype eval scenes` as a user meets it, on very few pictures."""
 
 import dataclasses
 import json
@@ -28,7 +28,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("quick")
 def test_eval_prints_one_json_object(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["eval", "default", "--device", "cpu", *FEW, "--json"]) == DONE
+    assert main(["eval", "scenes", "default", "--device", "cpu", *FEW, "--json"]) == DONE
     told = capsys.readouterr()
     assert told.err == ""
     result = json.loads(told.out)
@@ -47,7 +47,7 @@ def test_eval_prints_one_json_object(capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_eval_refuses_too_few_prompts(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["eval", "default", "--device", "cpu", "--pairs", "1", "--json"]) == USAGE
+    assert main(["eval", "scenes", "default", "--device", "cpu", "--pairs", "1", "--json"]) == USAGE
     told = capsys.readouterr()
     assert told.out == ""
     assert told.err.startswith("tintype eval: objects 500, pairs 1: expected 2 or more")

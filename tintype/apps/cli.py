@@ -12,6 +12,7 @@ import types
 import typing
 from collections.abc import Sequence
 
+from tintype.apps.evaluate_flags import add_eval_flags
 from tintype.apps.latents_flags import add_latents_flags
 from tintype.apps.prepare_flags import add_prepare_flags
 from tintype.tasks.request import Request
@@ -41,17 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("--font", help="the Noto Color Emoji font, where it is not found by itself")
     command.add_argument("--show", action="store_true", help="print the recipe as JSON and stop")
 
-    command = commands.add_parser("eval", help="measure a model of emoji scenes")
-    command.add_argument("model", nargs="?", default="default", help="an embedded model's name or a model folder")
-    command.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
-    command.add_argument("--font", help="the Noto Color Emoji font, where it is not found by itself")
-    command.add_argument("--objects", type=int, default=500, help="held-out (emoji, colour) prompts (default: 500)")
-    command.add_argument(
-        "--pairs", type=int, default=200, help="held-out two-object prompts, and seen one-object prompts (default: 200)"
-    )
-    command.add_argument("--sheet", metavar="PNG", help="also draw the sheet of 64 prompts")
-    command.add_argument("--judge", metavar="FILE", help="a scene_classifier's weights instead of the embedded ones")
-    command.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    add_eval_flags(commands.add_parser("eval", help="measure pictures, models, autoencoders, CLIPs"))
 
     command = commands.add_parser("info", help="what a model is")
     command.add_argument("model", nargs="?", default="default", help=MODEL)

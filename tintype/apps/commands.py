@@ -181,20 +181,9 @@ def train(arguments: argparse.Namespace) -> int:
 
 
 def evaluate(arguments: argparse.Namespace) -> int:
-    from tintype.evaluation.scenes import evaluate_scenes, table
+    from tintype.apps.evaluate import evaluate
 
-    model = load(arguments.model, device=arguments.device)
-    result = evaluate_scenes(
-        model,
-        objects=arguments.objects,
-        pairs=arguments.pairs,
-        font=arguments.font,
-        sheet=Path(arguments.sheet) if arguments.sheet else None,
-        judge_weights=Path(arguments.judge) if arguments.judge else None,
-        quiet=arguments.json,
-    )
-    print(json.dumps(result) if arguments.json else table(result))
-    return 0
+    return evaluate(arguments)
 
 
 # info, samplers, doctor

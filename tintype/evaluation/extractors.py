@@ -8,8 +8,9 @@ from typing import Protocol
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
+from tintype.checkpoints.clip import load_clip
 from tintype.checkpoints.native import load_network, load_strict
 from tintype.checkpoints.tensors import open_tensors
 from tintype.evaluation.pixels import from_bytes
@@ -72,6 +73,20 @@ class JudgeFeatures:
         return Features(seen.mean(dim=(2, 3)), self.classifier.head(seen.flatten(1)))
 
 
+class ClipFeatures:
+    """The image tower of a CLIP, in any layout: features of length 1, no classes. Distances by it are no FID."""
+
+    classes = 0
+
+    def __init__(self, weights: Path, *, device: str = "cpu") -> None:
+        self.clip = load_clip(weights, device=device)
+        self.name = f"clip-{state_digest(self.clip.network)}"
+        self.dim = self.clip.config.clip.image.projection_dim or self.clip.config.clip.image.width
+
+    def __call__(self, image: Tensor, /) -> Features:
+        return Features(self.clip.encode_pictures([one.numpy() for one in image.permute(0, 2, 3, 1).cpu()]))
+
+
 INCEPTION = "inception-2015-12-05"
 INCEPTION_FILE = "pt_inception-2015-12-05-6726825d.pth"
 INCEPTION_PLACE = "https://github.com/mseitzer/pytorch-fid/releases/tag/fid_weights"
@@ -108,3 +123,12 @@ def file_digest(path: Path) -> str:
     """10 digits of a file's SHA-256."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:10]
+
+
+def state_digest(network: nn.Module) -> str:
+    """10 digits of the SHA-256 of all weights, whatever files they came from."""
+    digest = hashlib.sha256()
+    for name, value in sorted(network.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()[:10]

@@ -113,7 +113,8 @@ def measure_features(
 
     Raises `ValueError` for pictures of another size than the reference's, and for figures that statistics cannot give.
     """
-    _check_possible(config, reference)
+    if isinstance(reference, Gaussian):
+        _check_possible(config, reference, extractor)
     known: FeatureSums | None = None
     if not isinstance(reference, Gaussian):
         _check_sizes(pictures, reference)
@@ -128,12 +129,18 @@ def measure_features(
     return Measured(figures=figures, reference=None if known is None else gaussian, warnings=warnings)
 
 
-def _check_possible(config: FeatureConfig, reference: Pictures | Gaussian) -> None:
-    impossible = {"kid", "precision_recall"} & set(config.figures) if isinstance(reference, Gaussian) else set()
+def _check_possible(config: FeatureConfig, reference: Gaussian, extractor: Extractor) -> None:
+    impossible = {"kid", "precision_recall"} & set(config.figures)
     if impossible:
         raise ValueError(
             f"{' and '.join(sorted(impossible))} of statistics, which keep no features; expected fid and "
             "inception_score alone (--figures), or the reference's pictures"
+        )
+    if len(reference.mean) != extractor.dim or reference.extractor not in (None, extractor.name):
+        by = reference.extractor or "an unknown network"
+        raise ValueError(
+            f"statistics of {len(reference.mean)} features by {by}; expected {extractor.dim} by {extractor.name}: "
+            "make them with it"
         )
 
 

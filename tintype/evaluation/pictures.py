@@ -14,6 +14,7 @@ from torch import Tensor
 
 from tintype.common.config import Json
 from tintype.conditioning.class_label import ClassConditioner
+from tintype.data.pictures import Refused, read_picture
 from tintype.data.samples import Sample, Samples
 from tintype.families.base import LatentDiffusion
 from tintype.generation import generate, generate_each
@@ -59,11 +60,11 @@ class Stored:
 
 
 class Folder:
-    """All pictures below a folder, by name, as `Samples`. With `size` their shorter side is made that long (bicubic)
-    and the middle cut out. Raises `ValueError` for a folder without any, and later for a file that is no picture."""
+    """All pictures below a folder, by name, as `Samples`; a file of the same name that ends in .txt is the caption.
+    Raises `ValueError` for a folder without any, and later for a file that is no picture."""
 
-    def __init__(self, path: Path, *, size: int | None = None) -> None:
-        self.path, self.size = path, size
+    def __init__(self, path: Path) -> None:
+        self.path = path
         if not path.is_dir():
             raise ValueError(f"{path} is no folder; expected one of pictures")
         found = (one.relative_to(path) for one in path.rglob("*") if one.suffix.lower() in ENDINGS and one.is_file())
@@ -76,7 +77,7 @@ class Folder:
         """Of names, sizes and times: cheap, and another once a file is changed."""
         stats = ((name, (self.path / name).stat()) for name in self.names)
         told = "\n".join(f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in stats)
-        return hashlib.sha256(f"{self.size}\n{told}".encode()).hexdigest()[:10]
+        return hashlib.sha256(told.encode()).hexdigest()[:10]
 
     def __len__(self) -> int:
         return len(self.names)
@@ -84,11 +85,12 @@ class Folder:
     def __getitem__(self, index: int, /) -> Sample:
         path = self.path / self.names[index]
         try:
-            with Image.open(path) as opened:
-                picture = opened.convert("RGB")
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            picture = read_picture(path.read_bytes()).image
+        except (OSError, Refused) as error:
             raise ValueError(f"{path} is not a readable picture ({error}); remove it, or make it again") from error
-        return Sample(picture=np.asarray(picture if self.size is None else squared(picture, self.size)))
+        caption = path.with_suffix(".txt")
+        said = caption.read_text(encoding="utf-8").strip() if caption.is_file() else None
+        return Sample(picture=np.asarray(picture), caption=said or None)
 
 
 class Resized:
@@ -114,6 +116,22 @@ def squared(picture: Image.Image, side: int) -> Image.Image:
         picture = picture.resize((width, height), Image.Resampling.BICUBIC)
     left, top = (width - side) // 2, (height - side) // 2
     return picture.crop((left, top, left + side, top + side))
+
+
+class Captioned:
+    """Pictures of one data set with what another says of those of the same number."""
+
+    def __init__(self, samples: Samples, said: Samples) -> None:
+        if len(samples) != len(said):
+            raise ValueError(f"{len(samples)} pictures, captions of {len(said)}; expected as many")
+        self.samples, self.said = samples, said
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int, /) -> Sample:
+        said = self.said[index]
+        return replace(said, picture=self.samples[index].picture)
 
 
 class Sampled:
