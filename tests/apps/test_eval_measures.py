@@ -17,9 +17,11 @@ import tintype.evaluation.pictures
 from tintype.apps.cli import DONE, USAGE, main
 from tintype.checkpoints.native import save_network
 from tintype.conditioning.clip import CLIPModel
+from tintype.data.prepared import Prepared
 from tintype.evaluation.extractors import JudgeFeatures
 from tintype.evaluation.frechet import FrechetStatistics, frechet_distance, load_gaussian
 from tintype.evaluation.pair_figures import PairSums
+from tintype.evaluation.retrieval import class_features, retrieval, zero_shot
 from tintype.models.clip import CLIPTextConfig
 from tintype.models.clip_image import CLIPImageConfig
 from tintype.models.clip_pair import CLIP, CLIPConfig
@@ -183,6 +185,28 @@ def test_clip_score(capsys: pytest.CaptureFixture[str], tmp_path: Path, pictures
     assert str(by_clip["extractor"]).startswith("clip-")
     assert "class_score" not in by_clip
     assert any("tells no classes apart" in line for line in by_clip["warnings"])  # type: ignore[union-attr]
+
+
+def test_retrieval_and_zero_shot(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    clip = tiny_clip(tmp_path / "clip.safetensors")
+    source = tmp_path / "source"
+    source.mkdir()
+    for seed, name in enumerate(("apple", "frog")):
+        folder(source / name, count=4, seed=seed, captions=True)
+    assert main(["prepare", str(source), str(tmp_path / "data"), "--kind", "classes", "--json"]) == DONE
+    capsys.readouterr()
+    data = Prepared(tmp_path / "data")
+    samples = [data[number] for number in range(len(data))]
+    told = measured(
+        capsys, tmp_path, "retrieval", tmp_path / "clip.safetensors", "--data", tmp_path / "data", "--batch-size", "3"
+    )
+    images = clip.encode_pictures([one.picture for one in samples if one.picture is not None])
+    texts = clip.encode_captions([one.caption for one in samples if one.caption is not None])
+    expected = retrieval(images, texts, torch.arange(len(samples)))
+    assert {name: told[name] for name in expected} == pytest.approx(expected)
+    accuracy = zero_shot(images, class_features(clip, data.classes), torch.tensor([one.label for one in samples]))
+    assert told["zero_shot_top1"] == pytest.approx(accuracy["top1"])
+    assert told["captions"] == 8
 
 
 def test_a_stopped_measurement_goes_on(

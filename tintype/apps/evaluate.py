@@ -18,6 +18,7 @@ import tintype
 from tintype.apps.evaluate_inputs import (
     autoencoder_named,
     check_paired,
+    classes_of,
     extractor_named,
     figures_asked,
     lpips_named,
@@ -30,7 +31,7 @@ from tintype.checkpoints.clip import load_clip
 from tintype.common.config import Json
 from tintype.common.device import usable_device
 from tintype.common.files import whole_file
-from tintype.evaluation.caption_figures import CaptionSums
+from tintype.evaluation.caption_figures import CaptionSums, RetrievalSums
 from tintype.evaluation.contact_sheet import contact_sheet, pictures_of, spread
 from tintype.evaluation.extractors import file_digest, state_digest
 from tintype.evaluation.feature_figures import FeatureConfig, measure_features
@@ -247,11 +248,23 @@ def _clip_score(arguments: argparse.Namespace, out: Path, progress: Progress) ->
     return Outcome(figures={**told, **sums.figures()}, warnings=(), rows=rows)
 
 
+def _retrieval(arguments: argparse.Namespace, out: Path, progress: Progress) -> Outcome:
+    data = stored(arguments.data, arguments.size)
+    clip = load_clip(Path(arguments.clip), device=arguments.device)
+    sums = RetrievalSums(clip)
+    told: dict[str, Json] = {"clip": state_digest(clip.network), "data": data.told}
+    walk = Walk(batch=arguments.batch_size, keep=out, key=[told, arguments.size], progress=progress)
+    walk.through("pictures", data, sums)
+    rows: list[Row] = [("pictures", pictures_of(spread(data, 32)))]
+    return Outcome(figures={**told, **sums.figures(classes_of(data))}, warnings=(), rows=rows)
+
+
 MEASURES: dict[str, Callable[[argparse.Namespace, Path, Progress], Outcome]] = {
     "pictures": _pictures,
     "pairs": _pairs,
     "reconstruction": _reconstruction,
     "clip-score": _clip_score,
+    "retrieval": _retrieval,
 }
 
 

@@ -57,6 +57,12 @@ def stored(name: str, size: int | None) -> Stored:
     return Stored(samples if size is None else Resized(samples, size), name, digest)
 
 
+def classes_of(pictures: Stored) -> tuple[str, ...]:
+    """The names of a prepared data set's classes."""
+    samples = pictures.samples.samples if isinstance(pictures.samples, Resized) else pictures.samples
+    return samples.classes if isinstance(samples, Prepared) else ()
+
+
 def reference_named(arguments: argparse.Namespace) -> Stored | Gaussian:
     path = Path(os.path.expanduser(arguments.reference))
     return load_gaussian(path) if path.is_file() else stored(arguments.reference, arguments.size)

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from tintype.common.config import Json
-from tintype.conditioning.clip import Picture, clip_score
+from tintype.conditioning.clip import CLIPModel, Picture, clip_score
 from tintype.data.samples import Sample
+from tintype.evaluation.retrieval import class_features, retrieval, zero_shot
 
 SHOWN = 8  # of the best and of the worst
 
@@ -58,6 +59,47 @@ class CaptionSums:
     @property
     def best_places(self) -> list[int]:
         return [int(place) for place in self.ends[-SHOWN:, 1].flip(0)]
+
+
+class RetrievalSums:
+    """The features of all pictures and of all their captions, and the classes: a `streaming.Sums` that grows, for what
+    is nearest is known only once all are there (a million pictures of 512 features with a caption each: 4 GB)."""
+
+    def __init__(self, clip: CLIPModel) -> None:
+        dim = clip.config.clip.image.projection_dim
+        assert dim is not None  # as `CLIPConfig` wants it
+        self.clip = clip
+        self.images, self.texts = torch.zeros(0, dim), torch.zeros(0, dim)
+        self.image_of = torch.zeros(0, dtype=torch.int64)
+        self.labels = torch.zeros(0, dtype=torch.int64)  # -1 for none
+
+    def update(self, first: int, samples: Sequence[Sample]) -> None:
+        pictures, _ = told(samples)
+        captions = [(number, one) for number, sample in enumerate(samples, first) for one in _captions(sample)]
+        self.images = torch.cat([self.images, self.clip.encode_pictures(pictures)])
+        self.texts = torch.cat([self.texts, self.clip.encode_captions([one for _, one in captions])])
+        self.image_of = torch.cat([self.image_of, torch.tensor([number for number, _ in captions])])
+        labels = [-1 if one.label is None else one.label for one in samples]
+        self.labels = torch.cat([self.labels, torch.tensor(labels)])
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {"images": self.images, "texts": self.texts, "image_of": self.image_of, "labels": self.labels}
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        self.images, self.texts = tensors["images"], tensors["texts"]
+        self.image_of, self.labels = tensors["image_of"], tensors["labels"]
+
+    def figures(self, classes: Sequence[str] = ()) -> dict[str, Json]:
+        """Recall both ways; with the names of classes zero-shot accuracy as well, where all pictures have one."""
+        found: dict[str, Json] = {"captions": len(self.texts), **retrieval(self.images, self.texts, self.image_of)}
+        if classes and not bool((self.labels < 0).any()):
+            accuracy = zero_shot(self.images, class_features(self.clip, classes), self.labels)
+            found |= {f"zero_shot_{name}": value for name, value in accuracy.items()}
+        return found
+
+
+def _captions(sample: Sample) -> tuple[str, ...]:
+    return sample.other_captions if sample.caption is None else (sample.caption, *sample.other_captions)
 
 
 def told(samples: Sequence[Sample]) -> tuple[list[Picture], list[str]]:
