@@ -48,6 +48,7 @@ $(VENV)/dev.stamp: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps torch-fidelity==0.4.0  # its arithmetic
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps lpips==0.1.4  # without torchvision
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps open_clip_torch==3.3.0  # its towers and losses
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps taming-transformers==0.0.1  # VQGAN's loss
 	@touch $@ $(VENV)/run.stamp
 
 clean:
