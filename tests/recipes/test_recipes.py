@@ -36,6 +36,7 @@ from tintype.models.unet import UNet
 from tintype.objectives.autoencoding import AutoencodingObjective
 from tintype.objectives.conditions import TextCondition
 from tintype.objectives.denoising import DenoisingObjective
+from tintype.objectives.perceptual import FeatureDistance
 from tintype.recipes import RECIPES, run
 from tintype.recipes.default_text2img import DefaultText2Img, taught_words
 from tintype.tasks.request import Request
@@ -95,7 +96,7 @@ def test_the_autoencoder_is_published_with_a_sheet(autoencoder: Path) -> None:
     assert network.decode(network.encode(image).mean).shape == image.shape
     average = load_tensors(autoencoder / "step-00000004" / "autoencoder.ema.safetensors")
     for name, value in network.state_dict().items():
-        assert torch.equal(value, average[name].half().float())
+        assert torch.equal(value, average[f"autoencoder.{name}"].half().float())
     assert (autoencoder / "sheet-00000004.png").is_file()
 
 
@@ -186,7 +187,7 @@ def test_the_feature_distance_is_that_of_the_classifier_named(
 ) -> None:
     objective = small("default_autoencoder", *more["default_autoencoder"]).prepare(tmp_path).objective
     assert isinstance(objective, AutoencodingObjective)
-    assert objective.features is not None
+    assert isinstance(objective.features, FeatureDistance)
     named = load_network(classifier / "classifier.safetensors", "classifier", ClassifierConfig, Classifier)
     weights = objective.features.network.state_dict()
     assert all(torch.equal(value, weights[name]) for name, value in named.state_dict().items())

@@ -107,9 +107,10 @@ class Codes:
 def nearest_codes(latent: Tensor, codebook: Tensor) -> Tensor:
     """Of each place of the latent (B C h w) the code with the least Euclidean distance: B h w. Computed in float32,
     some places at a time, since the distances to all 16,384 codes take 256 times the memory of 64 channels."""
-    places, codes = latent.permute(0, 2, 3, 1).flatten(0, 2).float(), codebook.float()
+    places, codes = latent.detach().permute(0, 2, 3, 1).flatten(0, 2).float(), codebook.detach().float()
     lengths = codes.square().sum(dim=1)
-    nearest = [(lengths - 2 * some @ codes.t()).argmin(dim=1) for some in places.split(PLACES_AT_ONCE)]
+    with torch.autocast(latent.device.type, enabled=False):
+        nearest = [(lengths - 2 * some @ codes.t()).argmin(dim=1) for some in places.split(PLACES_AT_ONCE)]
     return torch.cat(nearest).unflatten(0, (len(latent), *latent.shape[2:]))
 
 

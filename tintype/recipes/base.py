@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
 from tintype.common.config import to_json
 from tintype.common.device import usable_device
@@ -102,9 +102,13 @@ def digest(path: Path) -> str:
         raise ValueError(f"{path} cannot be read ({error.strerror}); expected a file of weights") from error
 
 
+def average(state: TrainingState, part: str, *, prefix: str = "") -> dict[str, Tensor]:
+    """The averaged weights of a part under `prefix`, by their names without it."""
+    every = state.emas[part].state_dict()
+    return {name.removeprefix(prefix): value for name, value in every.items() if name.startswith(prefix)}
+
+
 def load_average(module: nn.Module, state: TrainingState, part: str, *, prefix: str = "") -> nn.Module:
     """Give `module` the averaged weights of a part (those under `prefix`), in eval mode."""
-    average = state.emas[part].state_dict()
-    own = {name.removeprefix(prefix): value for name, value in average.items() if name.startswith(prefix)}
-    module.load_state_dict(own)
+    module.load_state_dict(average(state, part, prefix=prefix))
     return module.eval()

@@ -19,7 +19,7 @@ from tintype.models.autoencoder import Autoencoder, AutoencoderConfig
 from tintype.models.classifier import Classifier, ClassifierConfig
 from tintype.objectives.autoencoding import AutoencodingConfig, AutoencodingObjective
 from tintype.objectives.perceptual import FeatureDistance
-from tintype.recipes.base import Recipe, Run, digest, load_average
+from tintype.recipes.base import Recipe, Run, average, digest, load_average
 from tintype.recipes.sheets import SHOWN, sheet, to_picture
 from tintype.training.loop import TrainConfig
 from tintype.training.state import MAY_CHANGE, TrainingState
@@ -62,7 +62,7 @@ class DefaultAutoencoder(Recipe):
         averaged = Autoencoder(self.model).to(self.train.device)
 
         def draw(state: TrainingState) -> Image.Image:
-            load_average(averaged, state, "autoencoder")
+            load_average(averaged, state, "autoencoder", prefix="autoencoder.")
             image = source.batch(SHOWN, 32)["image"].to(self.train.device)
             with torch.inference_mode():
                 decoded = averaged.decode(averaged.encode(image).mean)
@@ -75,7 +75,7 @@ class DefaultAutoencoder(Recipe):
             return sheet(rows, columns=8, scale=2)
 
         def publish(state: TrainingState, out: Path) -> None:
-            weights = state.emas["autoencoder"].state_dict()
+            weights = average(state, "autoencoder", prefix="autoencoder.")
             save_network(out / "autoencoder.safetensors", "autoencoder", self.model, weights, dtype=torch.float16)
 
         return Run(
