@@ -10,7 +10,7 @@ from PIL import Image
 from tiny_training import CONFIG, run
 
 from tintype.training.hooks import Log, Measured, Progress, Sheets
-from tintype.training.loop import Report
+from tintype.training.loop import Looking, Report
 from tintype.training.state import TrainingState
 
 
@@ -163,6 +163,7 @@ def test_what_is_measured_stands_in_one_line_a_step_also_when_a_run_goes_on(tmp_
         )
 
     measured(7)
+    assert isinstance(Measured(path, lambda state: {}, every=3, last=7), Looking)  # averages are put together before
     assert lines(path) == [{"step": step, "loss": 0.5 * step} for step in (3, 6, 7)]
     with path.open("a") as file:  # of a run that was killed after its last checkpoint, and while it wrote
         file.write('{"step": 8, "loss": 9}\n{"st')

@@ -118,12 +118,15 @@ class Measured:
         self.path, self.measure, self.every, self.last = path, measure, every, last
         self._begun = False
 
+    def due(self, step: int) -> bool:
+        return step % self.every == 0 or step == self.last
+
     def __call__(self, report: Report) -> None:
         step = report.state.step
         if not self._begun:
             forget(self.path, step)
             self._begun = True
-        if step % self.every and step != self.last:
+        if not self.due(step):
             return
         with self.path.open("a") as file:
             file.write(json.dumps({"step": step} | self.measure(report.state)) + "\n")
