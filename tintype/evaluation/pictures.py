@@ -16,6 +16,7 @@ from tintype.common.config import Json
 from tintype.conditioning.class_label import ClassConditioner
 from tintype.data.pictures import Refused, read_picture
 from tintype.data.samples import Sample, Samples
+from tintype.diffusion.denoiser import Conditioning
 from tintype.families.base import LatentDiffusion
 from tintype.generation import generate, generate_each
 from tintype.tasks.request import Request
@@ -136,9 +137,10 @@ class Captioned:
 
 class Sampled:
     """What a model makes of the captions or classes of a data set, in its order and again from its start when there are
-    more pictures than samples. Each picture has its own seed: `seed` plus its number.
+    more pictures than samples; a model that nothing steers is told nothing. Each picture has its own seed: `seed` plus
+    its number.
 
-    Raises `ValueError` for a model that reads neither prompts nor classes, or a data set that has none.
+    Raises `ValueError` for a model that is steered by something else, or a data set without captions or classes.
     """
 
     def __init__(
@@ -146,9 +148,9 @@ class Sampled:
     ) -> None:
         if count < 1:
             raise ValueError(f"{count} pictures to sample; expected 1 or more")
-        if not model.reads_prompts and not isinstance(model.conditioner, ClassConditioner):
+        if not model.reads_prompts and not isinstance(model.conditioner, ClassConditioner | None):
             raise ValueError(
-                f"{model.source} reads neither prompts nor classes; make its pictures first, and name their folder"
+                f"{model.source} is steered by more than prompts or classes; make its pictures, and name their folder"
             )
         self.model, self.said, self.count, self.seed, self.steps = model, said, count, seed, steps
         _ = self._word(said[0])
@@ -178,6 +180,9 @@ class Sampled:
 
     def _made(self, words: Sequence[str | int], request: Request) -> list[Image.Image]:
         classes = self.model.conditioner
+        if classes is None:
+            request = replace(request, batch_size=len(words), cfg_scale=1.0)
+            return generate(self.model, request, cond=Conditioning())
         if not isinstance(classes, ClassConditioner):
             return generate_each(self.model, [str(word) for word in words], request)
         guided = classes.config.null_class is not None
@@ -188,6 +193,8 @@ class Sampled:
         return generate(self.model, request, cond=cond, uncond=uncond)
 
     def _word(self, sample: Sample) -> str | int:
+        if self.model.conditioner is None:
+            return ""
         word = sample.caption if self.model.reads_prompts else sample.label
         if word is None:
             kind = "caption" if self.model.reads_prompts else "class"
