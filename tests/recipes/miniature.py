@@ -7,6 +7,21 @@ from tintype.common.config import override
 from tintype.recipes import RECIPES, Recipe
 
 TRAIN = ("train.steps=4", "train.batch_size=4", "train.save_every=2", "train.warmup=1", "train.hold=1.0")
+LATENT_DIFFUSION = (
+    *TRAIN,
+    'unet={"width":16,"mult":[1,2],"num_blocks":1,"depth":[0,1],"num_heads":2,"norm_groups":4}',
+    "text.width=16",
+    "text.num_layers=1",
+    "text.num_heads=2",
+    "steering.width=16",
+    "steering.layers=1",
+    "samples=24",
+    "held_out=2",
+    "levels=2",
+    "steps=2",
+    "condition=class",
+)
+IN_EARNEST = ("train.accumulate=1", "train.device=cpu", "train.precision=fp32", "train.compile=false")
 SMALL = {
     "scene_classifier": (*TRAIN, "model.widths=[8,16]", "model.norm_groups=4"),
     "default_autoencoder": (
@@ -25,21 +40,9 @@ SMALL = {
         "latents=24",
         "steps=2",
     ),
-    "latent_diffusion": (
-        *TRAIN,
-        "unet.width=16",
-        "unet.head_dim=16",
-        "unet.norm_groups=4",
-        "text.width=16",
-        "text.num_layers=1",
-        "steering.width=16",
-        "steering.layers=1",
-        "samples=24",
-        "held_out=2",
-        "levels=2",
-        "steps=2",
-        "condition=class",
-    ),
+    "latent_diffusion": LATENT_DIFFUSION,
+    "stable_diffusion_1": (*LATENT_DIFFUSION, *IN_EARNEST),
+    "class_to_image_imagenet": (*LATENT_DIFFUSION, *IN_EARNEST),
 }
 
 
@@ -52,6 +55,8 @@ NEEDS = {
     "default_autoencoder": {"features": ("scene_classifier", "classifier.safetensors")},
     "default_text2img": {"autoencoder": ("default_autoencoder", "autoencoder.safetensors")},
     "latent_diffusion": {"autoencoder": ("default_autoencoder", "autoencoder.safetensors")},
+    "stable_diffusion_1": {"autoencoder": ("default_autoencoder", "autoencoder.safetensors")},
+    "class_to_image_imagenet": {"autoencoder": ("default_autoencoder", "autoencoder.safetensors")},
 }
 
 

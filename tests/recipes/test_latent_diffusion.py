@@ -7,12 +7,25 @@ import numpy as np
 import pytest
 import torch
 from miniature import small
+from PIL import Image
 
 from tintype.checkpoints import load
+from tintype.checkpoints.native import load_network
+from tintype.common.files import load_tensors
+from tintype.common.rng import generator
+from tintype.conditioning.text import TextConfig
+from tintype.data.encoding import make_latents
+from tintype.data.preparation.run import PrepareOptions, prepare
+from tintype.data.prepared import Prepared
 from tintype.diffusion.denoiser import Conditioning
+from tintype.families.latent_diffusion import IMAGENET
+from tintype.families.stable_diffusion import SD1
 from tintype.generation import generate
-from tintype.recipes import run
-from tintype.recipes.steering import Steering, conditions_of, nothing
+from tintype.models.autoencoder import Autoencoder, AutoencoderConfig
+from tintype.objectives.denoising import DenoisingObjective
+from tintype.recipes import RECIPES, run
+from tintype.recipes.latent_diffusion import LatentDiffusionTraining
+from tintype.recipes.steering import Steering, conditions_of, nothing, steered_unet, steering_config
 from tintype.tasks.request import Request
 
 
@@ -66,3 +79,80 @@ def test_validation_is_the_same_whatever_the_batch(tmp_path: Path, autoencoder: 
     assert len(levels) == 2
     assert line["loss"] == pytest.approx(sum(levels.values()) / 2)
     assert line["step"] == 1
+
+
+def drawings(folder: Path) -> Path:
+    """Nine pictures of 16 pixels in three folders of classes."""
+    for number in range(9):
+        path = folder / "pictures" / f"class{number % 3}" / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (16, 16), (28 * number, 255 - 28 * number, 90)).save(path)
+    return folder / "pictures"
+
+
+def test_prepared_pictures_are_encoded_on_the_way_and_stored_latents_are_not(tmp_path: Path, autoencoder: Path) -> None:
+    prepare(drawings(tmp_path), tmp_path / "prepared", PrepareOptions())
+    file = autoencoder / "autoencoder.safetensors"
+    stage = load_network(file, "autoencoder", AutoencoderConfig, Autoencoder)
+    samples = Prepared(tmp_path / "prepared")
+    make_latents(tmp_path / "latents", samples, stage, source="these", progress=False)
+    found = []
+    for name, seen, unseen in (("prepared", "image", False), ("latents", "mean", True)):
+        recipe = small("latent_diffusion", *settings(autoencoder, "class"), f"data={tmp_path / name}")
+        assert recipe.inputs().keys() == {"data", "autoencoder"}
+        made = recipe.prepare(tmp_path)
+        assert isinstance(made.objective, DenoisingObjective)
+        batch = made.source.batch(0, 7)  # all but the two held out
+        assert (seen in batch, "mean" in batch) == (True, unseen)
+        assert batch["label"].tolist().count(2) == 3 - sum(samples[at].label == 2 for at in (7, 8))
+        mean, std = made.objective.posterior(batch)
+        variance = mean.var(dim=(0, 2, 3), correction=0) + std.square().mean(dim=(0, 2, 3))
+        torch.testing.assert_close(variance, torch.ones(4), rtol=0.6, atol=0)
+        assert made.objective.loss("diffusion", batch, generator("noise"), step=0)[0].isfinite()
+        found.append(batch)
+    with torch.inference_mode():
+        expected = stage.encode(found[0]["image"]).mean
+    torch.testing.assert_close(found[1]["mean"], expected, rtol=2e-3, atol=2e-3)
+
+
+def test_a_frozen_model_gives_first_stage_latent_space_and_text_tower(
+    text2img: Path, tmp_path: Path, autoencoder: Path
+) -> None:
+    model = load(str(text2img / "model"), device="cpu")
+    changes = (f"frozen={text2img / 'model'}", "autoencoder=null", "condition=text")
+    run(small("stable_diffusion_1", *changes, "train.steps=1"), tmp_path, progress=False)
+    published = load(str(tmp_path / "model"), device="cpu")
+    assert published.space == model.space
+    for part in ("autoencoder", "conditioner"):
+        weights = published.networks[part].state_dict()
+        assert all(torch.equal(value, weights[name]) for name, value in model.networks[part].state_dict().items())
+    kept = load_tensors(tmp_path / "step-00000001" / "diffusion.safetensors")
+    assert all(name.startswith("unet.") for name in kept)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("held_out=0", "held_out 0: expected 1 or more"),
+        ("autoencoder=null", "a first stage is expected: --set autoencoder=FILE .* or --set frozen=MODEL, not both"),
+        ("frozen=default", "or --set frozen=MODEL, not both"),
+        ("scheduler=treling", "unknown scheduler 'treling'; expected trailing"),
+    ],
+)
+def test_what_does_not_fit_is_refused(change: str, said: str, tmp_path: Path, autoencoder: Path) -> None:
+    with pytest.raises(ValueError, match=said):
+        small("latent_diffusion", *settings(autoencoder, "class"), change).prepare(tmp_path)
+    with pytest.raises(ValueError, match=r"no latents\.json and no dataset\.json there"):
+        small("latent_diffusion", *settings(autoencoder, "class"), f"data={tmp_path}").inputs()
+
+
+def test_the_recipes_in_earnest_train_the_published_networks() -> None:
+    for name, family in (("stable_diffusion_1", SD1), ("class_to_image_imagenet", IMAGENET)):
+        recipe = RECIPES[name]()
+        assert isinstance(recipe, LatentDiffusionTraining)
+        assert (recipe.schedule, recipe.prediction) == (family.schedule, family.prediction)
+        text = family.conditioner if isinstance(family.conditioner, TextConfig) else TextConfig(clip=recipe.text)
+        config = steering_config(recipe.condition, recipe.steering, text=text, factor=family.autoencoder.factor)
+        assert config == family.conditioner
+        channels = family.autoencoder.latent_channels
+        assert steered_unet(recipe.unet, config, channels=channels) == family.unet

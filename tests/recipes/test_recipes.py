@@ -315,11 +315,14 @@ def test_what_may_change_when_a_run_goes_on() -> None:
         "font",
         "sheet_every",
     }
+    latent_diffusion = {"data", "autoencoder", "frozen", "validate_every", "steps", "cfg_scale", "scheduler"}
     own = {
         "scene_classifier": set[str](),
         "default_autoencoder": {"features"},
         "default_text2img": {"autoencoder", "start", "steps", "cfg_scale"},
-        "latent_diffusion": {"data", "autoencoder", "frozen", "validate_every", "steps", "cfg_scale", "scheduler"},
+        "latent_diffusion": latent_diffusion,
+        "stable_diffusion_1": latent_diffusion,
+        "class_to_image_imagenet": latent_diffusion,
         "compression_study": {"autoencoder"},
     }
     assert {name: changeable(make()) for name, make in RECIPES.items()} == {name: every | own[name] for name in own}

@@ -25,6 +25,7 @@ from tintype.checkpoints import load
 from tintype.checkpoints.model_folder import save_model
 from tintype.checkpoints.native import load_network
 from tintype.common.config import to_json
+from tintype.common.registry import pick
 from tintype.common.rng import generator
 from tintype.conditioning.class_label import ClassConditioner, ClassConfig
 from tintype.conditioning.layout import LayoutConditioner, LayoutConfig
@@ -106,26 +107,35 @@ class LatentDiffusionTraining(Recipe):
     scheduler: str = field(default="trailing", metadata=MAY_CHANGE)
 
     def inputs(self) -> dict[str, str]:
-        read = {"scenes": appearance(Scenes(self.scenes, font=self.font))} if self.data is None else {}
-        if self.data is not None:
-            read["data"] = digest(_told_by(Path(self.data)))
-        if self.frozen is not None:
-            return read | {"frozen": load(self.frozen, device="cpu").digest}
-        return read | {"autoencoder": digest(self._first_stage_file())}
+        if self.data is None:
+            read = {"scenes": appearance(Scenes(self.scenes, font=self.font))}
+        else:
+            read = {"data": digest(_told_by(Path(self.data)))}
+        match self._first_stage():
+            case Path() as file:
+                return read | {"autoencoder": digest(file)}
+            case model:
+                return read | {"frozen": load(model, device="cpu").digest}
 
-    def _first_stage_file(self) -> Path:
-        if (self.autoencoder is None) == (self.frozen is None):
-            raise ValueError(
-                "a first stage is expected: --set autoencoder=FILE (see `tintype train default_autoencoder`), or "
-                "--set frozen=MODEL, not both"
-            )
-        return Path(self.autoencoder or "")
+    def _first_stage(self) -> Path | str:
+        """The file of a first stage, or the name of a model that brings it."""
+        match self.autoencoder, self.frozen:
+            case str(file), None:
+                return Path(file)
+            case None, str(model):
+                return model
+            case _:
+                raise ValueError(
+                    "a first stage is expected: --set autoencoder=FILE (see `tintype train default_autoencoder`), or "
+                    "--set frozen=MODEL, not both"
+                )
 
     def prepare(self, out: Path) -> Run:
         for name in ("samples", "held_out", "levels", "validate_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} {getattr(self, name)}: expected 1 or more")
-        SPACINGS[self.scheduler](make_schedule(self.schedule), self.steps)  # refuses what no sheet could be drawn with
+        spacing = pick("scheduler", self.scheduler, SPACINGS)
+        spacing(make_schedule(self.schedule), self.steps)  # refuses what no sheet could be drawn with
         torch.manual_seed(self.train.seed)
         taken = self._taken()
         data = self._data(out, taken.first_stage)
@@ -211,11 +221,11 @@ class LatentDiffusionTraining(Recipe):
 
     def _taken(self) -> "Taken":
         """What is used as it is."""
-        if self.frozen is None:
-            file = self._first_stage_file()
-            stage = load_network(file, "autoencoder", AutoencoderConfig, Autoencoder).to(self.train.device)
+        named = self._first_stage()
+        if isinstance(named, Path):
+            stage = load_network(named, "autoencoder", AutoencoderConfig, Autoencoder).to(self.train.device)
             return Taken(stage, None, None)
-        model = load(self.frozen, device=self.train.device)
+        model = load(named, device=self.train.device)
         if self.condition != "text":
             return Taken(model.autoencoder, model.space, None)
         if not isinstance(model.conditioner, TextConditioner):
