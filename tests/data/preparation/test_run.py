@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -267,6 +268,48 @@ def test_folders_of_classes(tmp_path: Path) -> None:
     assert [data[index].label for index in range(6)] == data.labels.tolist() == [0, 0, 0, 1, 1, 1]
     assert findings(tmp_path / "out") == []
     assert data.record(5)["class"] == "owl"
+
+
+def test_pictures_outside_the_folders_of_classes_have_none(tmp_path: Path) -> None:
+    root = write(tmp_path / "in", {"owl/a.png": encoded(picture()), "b.png": encoded(picture())})
+    prepared(root, tmp_path / "out", source=SourceOptions(kind="classes"))
+    assert [Prepared(tmp_path / "out")[index].label for index in (0, 1)] == [None, 0]
+    assert findings(tmp_path / "out") == [("b.png", "no class")]
+
+
+def test_absurd_sizes_are_left_out_before_they_cost_anything(tmp_path: Path) -> None:
+    files = {
+        "line.png": encoded(Image.new("L", (1, 9000))),
+        "long.txt": "word " * 300_000,
+        "long.png": encoded(picture()),
+    }
+    root = write(tmp_path / "in", files)
+    few = PictureOptions(size=64, max_pixels=10**6)
+    prepared(root, tmp_path / "out", pictures=few, source=SourceOptions(captions="given"))
+    assert sorted(findings(tmp_path / "out")) == [
+        ("line.png", "too long"),  # 64 x 576,000 after resizing
+        ("long.png", "enlarged"),
+        ("long.png", "no caption"),
+        ("long.txt", "caption too large"),
+    ]
+    prepared(root, tmp_path / "bytes", pictures=PictureOptions(max_bytes=60), source=SourceOptions(captions="none"))
+    assert ("long.png", "too many bytes") in findings(tmp_path / "bytes")
+
+
+def test_threads_and_processes_may_share_a_reader(tmp_path: Path) -> None:
+    prepared(album(tmp_path / "in"), tmp_path / "out")
+    data = Prepared(tmp_path / "out")
+    expected = [data[index].picture.tobytes() for index in range(11)]
+    order = [index % 11 for index in range(0, 7 * 220, 7)]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda index: data[index].picture.tobytes(), order))
+    assert found == [expected[index] for index in order]
+    with multiprocessing.get_context("fork").Pool(2) as processes:
+        assert processes.map(read_bytes, [(data, index) for index in range(11)]) == expected  # pickled as well
+
+
+def read_bytes(asked: tuple[Prepared, int]) -> bytes:
+    return asked[0][asked[1]].picture.tobytes()
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from typing import Literal, cast
 from tintype.common.config import Json
 from tintype.data.preparation.coco import Annotations, open_annotations, read_annotations
 from tintype.data.preparation.findings import Finding, Used
-from tintype.data.preparation.items import PICTURES, Event, Item, Place, Said, clean, scalars, sentences
+from tintype.data.preparation.items import LARGEST_TEXT, PICTURES, Event, Item, Place, Said, clean, scalars, sentences
 from tintype.data.preparation.tables import Table, open_table, read_table
 
 Captions = Literal["any", "given", "none"]
@@ -219,6 +219,8 @@ class FolderSource:
             named = "" if self.captions == "given" or self.by_folder or self.annotations else words_of(name)
             said.captions += [named] if named else []
             notes.append(Finding(item=name, reason="caption from file name" if named else "no caption", detail=named))
+        if self.by_folder and "/" not in name:
+            notes.append(Finding(item=name, reason="no class"))
         mask = masks.pop(stem, None) or masks.pop(stem.partition("/")[2], None)
         if self.masks is not None and mask is None:
             notes.append(Finding(item=name, reason="no mask"))
@@ -226,7 +228,7 @@ class FolderSource:
             origin=name,
             place=Place(path=self.tree.root / name, offset=0, size=size),
             captions=tuple(said.captions),
-            label=self._numbers.get(name.partition("/")[0]) if self.by_folder and "/" in name else None,
+            label=self._numbers.get(name.partition("/")[0]) if self.by_folder else None,
             boxes=tuple(rows.boxes) if rows else (),
             mask=self._mask_place(mask),
             given=said.given,
@@ -234,11 +236,8 @@ class FolderSource:
         )
 
     def _read_sidecar(self, name: str, said: Said) -> Finding | Used:
-        try:
-            content = (self.tree.root / name).read_bytes()
-        except OSError as error:
-            return Finding(item=name, reason="not used", detail=str(error.strerror))
-        return read_record(name, content, said) if name.endswith(".json") else read_caption(name, content, said)
+        place = Place(path=self.tree.root / name, offset=0, size=self.tree.files[name])
+        return read_text(name, place, said, kind="record" if name.endswith(".json") else "caption")
 
     def _masks_by_stem(self) -> dict[str, str]:
         files = self.masks.files if self.masks is not None else {}
@@ -260,6 +259,17 @@ class FolderSource:
             yield from self.masks.links
             others = (name for name in self.masks.files if suffix_of(name) not in PICTURES)
             yield from (Finding(item=str(self.masks.root / name), reason="not used") for name in others)
+
+
+def read_text(item: str, place: Place, said: Said, *, kind: Literal["caption", "record"]) -> Finding | Used:
+    """Add what a text file or a JSON file says of a picture."""
+    if place.size > LARGEST_TEXT:
+        return Finding(item=item, reason=f"{kind} too large", detail=f"{place.size} bytes")
+    try:
+        content = place.read()
+    except (OSError, EOFError) as error:
+        return Finding(item=item, reason=f"{kind} cut short", detail=str(error))
+    return read_record(item, content, said) if kind == "record" else read_caption(item, content, said)
 
 
 def read_caption(item: str, content: bytes, said: Said) -> Finding | Used:

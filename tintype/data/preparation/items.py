@@ -12,6 +12,7 @@ from tintype.data.shards import read_at
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".avif")
 LONGEST_WORD = 1 << 16
+LARGEST_TEXT = 1 << 20  # bytes of a caption or record
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

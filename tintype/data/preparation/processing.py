@@ -81,6 +81,7 @@ def process(item: Item, classes: Sequence[str], options: PictureOptions) -> Kept
         picture = read_picture(content, options.limits)
         if options.require_caption and not item.captions:
             raise Refused("caption required", "")
+        _check_scaled(picture, options)
     except Refused as refused:
         lost = (Finding(item=item.origin, reason="mask of picture left out"),) if item.mask else ()
         return (Finding(item=item.origin, reason=refused.reason, detail=refused.detail), *lost)
@@ -151,8 +152,7 @@ def _fit(picture: Picture, mask: NDArray[np.uint8] | None, options: PictureOptio
     size, image = options.size, picture.image
     if size is None:
         return _Fitted(image=image, mask=mask)
-    scale = size / min(image.size)
-    scaled = (max(size, round(image.width * scale)), max(size, round(image.height * scale)))
+    scaled = _scaled(image, size)
     box = (0, 0, *scaled)
     if options.crop == "center":
         left, top = (scaled[0] - size) // 2, (scaled[1] - size) // 2
@@ -172,6 +172,19 @@ def _fit(picture: Picture, mask: NDArray[np.uint8] | None, options: PictureOptio
             height=(box[3] - box[1]) / scaled[1],
         ),
     )
+
+
+def _scaled(image: Image.Image, size: int) -> tuple[int, int]:
+    scale = size / min(image.size)
+    return max(size, round(image.width * scale)), max(size, round(image.height * scale))
+
+
+def _check_scaled(picture: Picture, options: PictureOptions) -> None:
+    """A line of one pixel by ten thousand would become as many pixels as a bomb."""
+    width, height = _scaled(picture.image, options.size) if options.size is not None else picture.image.size
+    if width * height > options.max_pixels:
+        told = f"{picture.image.width}x{picture.image.height} would be resized to {width}x{height}"
+        raise Refused("too long", f"{told}; at most {options.max_pixels} pixels are made")
 
 
 def _boxes(item: Item, crop: Region, said: list[Finding | Used]) -> list[Box]:

@@ -190,11 +190,10 @@ def _room(out: Path) -> Generator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT) and "No space left" not in str(error):
             raise
         done = len(list(out.glob("[0-9]*.tar")))
         raise OSError(
-            error.errno,
             f"no space left for {out}; {done} finished shards are kept: make room, and the same command goes on",
         ) from error
 

@@ -10,7 +10,7 @@ from typing import cast
 
 from tintype.common.config import Json
 from tintype.data.preparation.findings import Finding, Used
-from tintype.data.preparation.folders import Captions, Tree, read_caption, read_record, suffix_of
+from tintype.data.preparation.folders import Captions, Tree, read_text, suffix_of
 from tintype.data.preparation.items import PICTURES, Event, Item, Place, Said
 from tintype.data.shards import DATASET, FINDINGS, INDEX, REPORT, box_from_json
 
@@ -180,23 +180,22 @@ class _Group:
         return "picture" if suffix_of(member.name) in PICTURES and not plain else "unknown"
 
     def _read(self, member: Member, kind: str) -> Finding | Used:
-        content = member.place.read()
         if kind == "caption":
-            return read_caption(member.name, content, self.said)
+            return read_text(member.name, member.place, self.said, kind="caption")
         if kind == "record":
-            read = read_record(member.name, content, self.said)
-            return self._ours(member, content) or read if isinstance(read, Used) else read
+            read = read_text(member.name, member.place, self.said, kind="record")
+            return self._ours(member) or read if isinstance(read, Used) else read
         try:
-            self.label = _label(json.loads(content), self.source.classes)
-        except ValueError as error:
+            self.label = _label(json.loads(member.place.read()), self.source.classes)
+        except (ValueError, OSError) as error:
             return Finding(item=member.name, reason="broken class", detail=str(error))
         return Used("class")
 
-    def _ours(self, member: Member, content: bytes) -> Finding | None:
+    def _ours(self, member: Member) -> Finding | None:
         """Class, boxes and what was given, where a data set of ours is the source."""
         if not self.source.ours:
             return None
-        told = cast("dict[str, Json]", json.loads(content))
+        told = cast("dict[str, Json]", json.loads(member.place.read()))
         given, boxes, label = told.get("given"), told.get("boxes"), told.get("label")
         try:
             self.label = None if label is None else _label(label, self.source.classes)
