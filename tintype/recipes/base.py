@@ -16,7 +16,9 @@ from tintype.common.files import reserved
 from tintype.objectives.base import Objective
 from tintype.training.hooks import Log, Progress, Sheets
 from tintype.training.loop import Hook, Source, TrainConfig, train
+from tintype.training.power_ema import gamma_of, reconstruct
 from tintype.training.state import MAY_CHANGE, TrainingState, changeable, check_recipe
+from tintype.training.tensorboard import TensorBoard
 from tintype.training.world import joined
 
 
@@ -43,10 +45,20 @@ class Recipe(ABC):
     train: TrainConfig
     font: str | None = field(default=None, metadata=MAY_CHANGE)
     sheet_every: int = field(default=1000, metadata=MAY_CHANGE)
+    tensorboard: bool = field(default=False, metadata=MAY_CHANGE)  # events for it, in the run's folder `tensorboard`
+    # Publish the power average of this length, instead of the standard one; a finished run may be told another.
+    publish_std: float | None = field(default=None, metadata=MAY_CHANGE)
 
     def __post_init__(self) -> None:
         if self.sheet_every < 1:
             raise ValueError(f"sheet_every {self.sheet_every}: expected 1 or more")
+        if self.publish_std is not None and not self.train.ema_stds:
+            raise ValueError(
+                f"publish_std {self.publish_std}: expected train.ema_stds, the averages it is made of: "
+                "--set train.ema_stds=[0.05,0.1]"
+            )
+        if self.publish_std is not None:
+            gamma_of(self.publish_std)  # refuses what no average has
 
     @abstractmethod
     def inputs(self) -> dict[str, str]:
@@ -83,12 +95,21 @@ def run(recipe: Recipe, out: Path, *, progress: bool = True) -> bool:
         prepared = recipe.prepare(out)
         if world.rank == 0:
             world.wait()
-        hooks: list[Hook] = [Log(out / "log.jsonl", last=recipe.train.steps), *prepared.hooks]
+        last = recipe.train.steps
+        board = TensorBoard(out / "tensorboard", last=last) if recipe.tensorboard else None
+        hooks: list[Hook] = [Log(out / "log.jsonl", last=last), *prepared.hooks]
         if progress:
-            hooks.append(Progress(recipe.train.steps))
+            hooks.append(Progress(last))
         if prepared.sheet is not None:
-            hooks.append(Sheets(out, prepared.sheet, every=recipe.sheet_every, last=recipe.train.steps))
+            show = None if board is None else board.show
+            hooks.append(Sheets(out, prepared.sheet, every=recipe.sheet_every, last=last, show=show))
+        if board is not None:
+            hooks.append(board)
         state = train(prepared.objective, prepared.source, recipe.train, out, recipe=told, hooks=hooks, world=world)
+        if recipe.publish_std is not None:
+            for part, average in state.emas.items():
+                average.load_state_dict(reconstruct(out, part, recipe.publish_std))
+            state.gather()
         if world.rank == 0:
             prepared.publish(state, out)
         return world.rank == 0

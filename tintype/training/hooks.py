@@ -93,10 +93,19 @@ def forget(path: Path, step: int) -> None:
 
 
 class Sheets:
-    """Saves the picture that `draw` makes, as `sheet-00001234.png`, every so many steps and at the end."""
+    """Saves the picture that `draw` makes, as `sheet-00001234.png`, every so many steps and at the end; `show` gets it
+    as well, with the step."""
 
-    def __init__(self, out: Path, draw: Callable[[TrainingState], Image.Image], *, every: int, last: int) -> None:
-        self.out, self.draw, self.every, self.last = out, draw, every, last
+    def __init__(
+        self,
+        out: Path,
+        draw: Callable[[TrainingState], Image.Image],
+        *,
+        every: int,
+        last: int,
+        show: Callable[[Image.Image, int], None] | None = None,
+    ) -> None:
+        self.out, self.draw, self.every, self.last, self.show = out, draw, every, last, show
 
     def due(self, step: int) -> bool:
         return step % self.every == 0 or step == self.last
@@ -104,8 +113,11 @@ class Sheets:
     def __call__(self, report: Report) -> None:
         step = report.state.step
         if self.due(step):
+            picture = self.draw(report.state)
             with whole_file(self.out / f"sheet-{step:08d}.png") as path:
-                self.draw(report.state).save(path, format="PNG")
+                picture.save(path, format="PNG")
+            if self.show is not None:
+                self.show(picture, step)
 
 
 class Measured:
