@@ -347,10 +347,12 @@ def test_a_folder_holds_one_run_at_a_time(classifier: Path) -> None:
 # Two processes
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
-def test_two_processes_of_the_command_are_one(tmp_path: Path, more: dict[str, Sequence[str]], accumulate: int) -> None:
+@pytest.mark.parametrize(("accumulate", "parallel"), [(1, "ddp"), (2, "ddp"), (2, "fsdp")])
+def test_two_processes_of_the_command_are_one(
+    tmp_path: Path, more: dict[str, Sequence[str]], accumulate: int, parallel: str
+) -> None:
     """What torchrun starts, with the variables it sets. One micro-batch cannot be shared, which is said at once."""
-    settings = (*more["default_text2img"], f"train.accumulate={accumulate}")
+    settings = (*more["default_text2img"], f"train.accumulate={accumulate}", f"train.parallel={parallel}")
     options = [word for one in (*SMALL["default_text2img"], *settings) for word in ("--set", one)]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -14,6 +14,8 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 PATIENCE = timedelta(hours=2)  # the others wait for the first process while it encodes all latents
 
@@ -84,7 +86,12 @@ def joined(device: str) -> Generator[World]:
                 f"processes: torchrun --nproc-per-node {count}"
             )
         torch.cuda.set_device(number)
-    dist.init_process_group("nccl" if device.startswith("cuda") else "gloo", timeout=PATIENCE)
+    store, rank, size = next(rendezvous("env://", timeout=PATIENCE))
+    # torchrun's agent keeps one store for all lives of its processes, and addresses of the dead would be found there:
+    # https://github.com/pytorch/pytorch/issues/135712
+    life = PrefixStore(f"life {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    backend = "nccl" if device.startswith("cuda") else "gloo"
+    dist.init_process_group(backend, store=life, rank=rank, world_size=size, timeout=PATIENCE)
     try:
         yield World(dist.get_rank(), dist.get_world_size())
     finally:
