@@ -13,6 +13,7 @@ import typing
 from collections.abc import Sequence
 
 from tintype.apps.evaluate_flags import add_eval_flags
+from tintype.apps.filter_flags import add_filter_flags
 from tintype.apps.latents_flags import add_latents_flags
 from tintype.apps.prepare_flags import add_prepare_flags
 from tintype.tasks.request import Request
@@ -33,6 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     add_txt2img_flags(commands.add_parser("txt2img", help="a picture from a sentence"))
     add_prepare_flags(commands.add_parser("prepare", help="make a data set to train on from pictures, with a report"))
+    add_filter_flags(commands.add_parser("filter", help="select what of a prepared data set is worth training on"))
     add_latents_flags(commands.add_parser("latents", help="encode a prepared data set once, for all training steps"))
 
     command = commands.add_parser("train", help="run a recipe, or go on with it")

@@ -17,6 +17,7 @@ from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
 import tintype
+from tintype.apps.filter import filter_samples
 from tintype.apps.latents import latents
 from tintype.apps.prepare import prepare
 from tintype.checkpoints import embedded, load
@@ -310,6 +311,7 @@ def _print_facts(facts: dict[str, object], *, as_json: bool) -> None:
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "txt2img": txt2img,
     "prepare": prepare,
+    "filter": filter_samples,
     "latents": latents,
     "train": train,
     "eval": evaluate,

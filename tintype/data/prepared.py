@@ -11,6 +11,7 @@ import numpy as np
 
 from tintype.common.config import Json, from_json
 from tintype.common.files import load_tensors
+from tintype.conditioning.prompt import Framing
 from tintype.data.pictures import Refused, read_classes, read_picture
 from tintype.data.samples import Sample
 from tintype.data.shards import CHUNK, DATASET, INDEX, KIND, VERSION, DatasetInfo, Shard, box_from_json, read_at
@@ -64,6 +65,7 @@ class Prepared:
                 label=None if label < 0 else label,
                 boxes=tuple(box_from_json(box) for box in boxes),
                 mask=read_classes(mask) if mask else None,
+                framing=_framing(record, self.sizes[index].tolist()),
             )
         except (Refused, KeyError) as error:
             raise self._damaged(index, str(error)) from error
@@ -107,6 +109,18 @@ class Prepared:
             f"{self.folder / name} is damaged: sample {index} ({why}); `tintype prepare --verify {self.folder}` lists "
             "damaged shards, and preparing again makes them anew"
         )
+
+
+def _framing(record: dict[str, Json], size: list[int]) -> Framing | None:
+    """What a picture was before it was made smaller: of one that keeps its size nothing need be told."""
+    if "original_width" not in record:
+        return None
+    crop = cast("dict[str, float]", record.get("crop", {"left": 0.0, "top": 0.0, "width": 1.0, "height": 1.0}))
+    return Framing(
+        original_size=cast("tuple[int, int]", (record["original_height"], record["original_width"])),
+        target_size=(size[0], size[1]),
+        crop=(round(crop["top"] * size[0] / crop["height"]), round(crop["left"] * size[1] / crop["width"])),
+    )
 
 
 def read_info(folder: Path) -> DatasetInfo:
