@@ -216,3 +216,11 @@ def _names(path: Path) -> list[str]:
 
     with tarfile.open(path) as tar:
         return tar.getnames()
+
+
+def test_numbers_beyond_all_floats_cost_only_themselves(tmp_path: Path) -> None:
+    far = 10**400
+    root = coco(tmp_path / "in", [annotation(1, 7, 18, [0, 0, far, 1]), annotation(2, 9, 1, [0, 0, 20, 20])])
+    prepared(root, tmp_path / "out")
+    assert [reason for _, reason in findings(tmp_path / "out") if "box" in reason] == ["broken box"]
+    assert [len(Prepared(tmp_path / "out")[number].boxes) for number in range(2)] == [0, 1]

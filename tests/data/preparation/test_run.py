@@ -326,3 +326,27 @@ def read_bytes(asked: tuple[Prepared, int]) -> bytes:
 def test_options_that_mean_nothing_are_named(make, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make()
+
+
+@pytest.mark.parametrize(
+    ("line", "pictures", "reason"),
+    [
+        ((30_000, 1, "PNG"), PictureOptions(size=256), "too long"),
+        ((1, 30_000, "PNG"), PictureOptions(size=256, crop="none"), "too long"),
+        ((2000, 50, "PNG"), PictureOptions(size=500, crop="none", encoding="webp"), "too long"),
+        ((20_000, 2, "BMP"), PictureOptions(encoding="webp"), "too long"),
+        ((70_000, 2, "BMP"), PictureOptions(encoding="jpg"), "too long"),
+    ],
+)
+def test_a_picture_that_could_not_be_made_is_left_out(
+    tmp_path: Path, line: tuple[int, int, str], pictures: PictureOptions, reason: str
+) -> None:
+    width, height, kind = line
+    files: dict[str, bytes | str] = {
+        "long line.png": encoded(picture(width=width, height=height), kind),
+        "round apple.png": encoded(picture()),
+        "kept line.png": encoded(picture(width=60, height=30)),
+    }
+    result = prepared(write(tmp_path / "in", files), tmp_path / "out", pictures=pictures)
+    assert [one for one in findings(tmp_path / "out") if one[0] == "long line.png"] == [("long line.png", reason)]
+    assert counts(result)["picture"] == (3, 2, 1)

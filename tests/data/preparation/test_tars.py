@@ -1,6 +1,8 @@
 """Tar shards as WebDataset and img2dataset write them, and what is cut or damaged."""
 
+import io
 import json
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -110,6 +112,38 @@ def test_members_that_do_not_fit_are_listed(tmp_path: Path) -> None:
     assert sum(found for found, _, _ in counts(result).values()) == len(members) + 3
     data = Prepared(tmp_path / "out")
     assert [(data[i].caption, data[i].label) for i in range(3)] == [("first", None), (None, 3), (None, None)]
+
+
+@pytest.mark.parametrize("said", ["99999999999999999999", "true", "[" * 100_000, "-1", "1.5"], ids=lambda one: one[:9])
+def test_a_class_that_is_no_class_costs_only_itself(tmp_path: Path, said: str) -> None:
+    root = write(tmp_path / "in", {"s.tar": tarred({"a.png": encoded(picture()), "a.cls": said})})
+    result = prepared(root, tmp_path / "out")
+    assert ("s.tar/a.cls", "broken class") in findings(tmp_path / "out")
+    assert counts(result)["picture"] == (1, 1, 0)
+    assert Prepared(tmp_path / "out")[0].label is None
+
+
+@pytest.mark.parametrize("hostile", ["sparse", "backwards"])
+def test_a_header_that_would_break_the_reader_is_where_its_shard_ends(tmp_path: Path, hostile: str) -> None:
+    """Numbers in a header that tarfile takes as they are: no number at all, or a step back for ever."""
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for name in ("a.png", "b.png"):
+            content, info = encoded(picture()), tarfile.TarInfo(name)
+            info.size = len(content)
+            info.pax_headers = {"GNU.sparse.map": "none"} if (name, hostile) == ("b.png", "sparse") else {}
+            tar.addfile(info, io.BytesIO(content))
+    whole = bytearray(stream.getvalue())
+    if hostile == "backwards":
+        start = whole.rindex(b"b.png")
+        header = whole[start : start + 512]
+        header[124:136] = (256**12 - 512).to_bytes(12, "big")  # a size of -512 bytes
+        header[148:156] = b" " * 8
+        header[148:156] = f"{sum(header):06o}".encode() + b"\0 "
+        whole[start : start + 512] = header
+    result = prepared(write(tmp_path / "in", {"s.tar": bytes(whole)}), tmp_path / "out")
+    assert ("s.tar", "shard cut short") in findings(tmp_path / "out")
+    assert counts(result)["picture"] == (1, 1, 0)
 
 
 def test_a_prepared_folder_is_a_source_again(tmp_path: Path) -> None:

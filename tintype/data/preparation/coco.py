@@ -193,4 +193,8 @@ def _entries(content: dict[str, Json], name: str) -> Iterator[dict[str, Json]]:
 
 
 def _number(value: Json) -> float:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+    """Not a number, where there is none or one beyond all floats."""
+    try:
+        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+    except OverflowError:
+        return math.nan

@@ -19,7 +19,7 @@ LEFT_OUT: dict[str, tuple[Kind, str]] = {
     "too many pixels": ("picture", "refused by what its header says, before decoding"),
     "too many bytes": ("picture", "refused before reading"),
     "too small": ("picture", "smaller than --min-size"),
-    "too long": ("picture", "longer than --max-aspect allows, or too long to be resized"),
+    "too long": ("picture", "longer than --max-aspect allows, or too long for --size or --format"),
     "unknown colours": ("picture", "32-bit numbers or Lab, whose range is not told"),
     "cannot be read": ("picture", "the system refuses to read it"),
     "caption required": ("picture", "has none (--require-caption)"),

@@ -31,6 +31,7 @@ from tintype.data.shards import box_to_json
 
 Crop = Literal["center", "none"]
 LARGEST_SIZE = 8192
+LONGEST_SIDE: dict[Suffix, int] = {"webp": 16383, "jpg": 65500}  # what the formats, and their library, can hold
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -180,11 +181,17 @@ def _scaled(image: Image.Image, size: int) -> tuple[int, int]:
 
 
 def _check_scaled(picture: Picture, options: PictureOptions) -> None:
-    """A line of one pixel by ten thousand would become as many pixels as a bomb."""
+    """A line of one pixel by ten thousand would become as many pixels as a bomb, or longer than its format can hold."""
     width, height = _scaled(picture.image, options.size) if options.size is not None else picture.image.size
     if width * height > options.max_pixels:
         told = f"{picture.image.width}x{picture.image.height} would be resized to {width}x{height}"
         raise Refused("too long", f"{told}; at most {options.max_pixels} pixels are made")
+    if options.size is not None and options.crop == "center":
+        width = height = options.size
+    anew = (width, height) != picture.image.size or picture.kind not in STORED
+    longest = LONGEST_SIDE.get(options.encoding)
+    if anew and longest is not None and max(width, height) > longest:
+        raise Refused("too long", f"{width}x{height}; {options.encoding} holds at most {longest} a side")
 
 
 def _boxes(item: Item, crop: Region, said: list[Finding | Used]) -> list[Box]:

@@ -18,6 +18,7 @@ MASKS = (".mask.png", ".seg.png", ".segmentation.png")
 OURS = (DATASET, INDEX, REPORT, FINDINGS, ".lock")
 KINDS = {".txt": "caption", ".caption": "caption", ".json": "record", ".cls": "class"}
 ZEROS = bytes(tarfile.BLOCKSIZE)
+LARGEST_CLASS = 2**31 - 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,6 +80,9 @@ def members(path: Path, name: str) -> Iterator[Member | Finding | Used]:
         with tarfile.open(path, "r:") as tar:
             try:
                 for info in tar:
+                    if info.size < 0:  # tarfile would go back and read the same header for ever
+                        whole = False
+                        break
                     if info.isdir():
                         continue
                     item = f"{name}/{info.name}"
@@ -90,7 +94,7 @@ def members(path: Path, name: str) -> Iterator[Member | Finding | Used]:
                     else:
                         yield _member(path, item, info)
                 whole = whole and _ends(path, tar.offset)
-            except tarfile.TarError:
+            except (tarfile.TarError, ValueError, OverflowError):  # tarfile takes some numbers as they are written
                 whole = False
     except (tarfile.TarError, OSError) as error:
         yield Finding(item=name, reason="broken shard", detail=str(error))
@@ -187,7 +191,7 @@ class _Group:
             return self._ours(member) or read if isinstance(read, Used) else read
         try:
             self.label = _label(json.loads(member.place.read()), self.source.classes)
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, RecursionError) as error:
             return Finding(item=member.name, reason="broken class", detail=str(error))
         return Used("class")
 
@@ -208,6 +212,7 @@ class _Group:
 
 
 def _label(value: object, classes: tuple[str, ...]) -> int:
-    if not isinstance(value, int) or value < 0 or (classes and value >= len(classes)):
-        raise ValueError(f"class {value!r}; expected a number from 0" + (f" to {len(classes) - 1}" if classes else ""))
+    largest = len(classes) - 1 if classes else LARGEST_CLASS
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= largest:
+        raise ValueError(f"class {value!r}; expected a number from 0 to {largest}")
     return value
