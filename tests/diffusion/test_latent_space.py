@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tintype.diffusion.latent_space import LatentSpace
+from tintype.diffusion.latent_space import LatentMoments, LatentSpace
 
 
 @pytest.mark.parametrize(
@@ -27,3 +27,34 @@ def test_the_default_is_stable_diffusions() -> None:
 def test_a_space_that_cannot_be_unwrapped_is_refused(entries: dict[str, tuple[float, ...]]) -> None:
     with pytest.raises(ValueError, match="expected finite numbers, no scale of 0"):
         LatentSpace(**entries)
+
+
+def test_moments_a_few_at_a_time_are_those_of_all() -> None:
+    """Against numpy on samples: a large mean would ruin float32 sums."""
+    noise = torch.Generator().manual_seed(0)
+    mean = 30 + torch.randn(40, 3, 5, 7, generator=noise) * torch.tensor([0.1, 1.0, 4.0])[:, None, None]
+    std = torch.rand(mean.shape, generator=noise)
+    moments = LatentMoments()
+    for some in zip(mean.split(7), std.split(7), strict=True):
+        moments.add(*some)
+    exact = mean.double()
+    by_channel = ((exact - exact.mean(dim=(0, 2, 3), keepdim=True)).square() + std.double().square()).mean(
+        dim=(0, 2, 3)
+    )
+    each = moments.space(per_channel=True)
+    assert each.shift == pytest.approx(exact.mean(dim=(0, 2, 3)).tolist(), rel=1e-9)
+    assert each.scale == pytest.approx((by_channel**-0.5).tolist(), rel=1e-7)
+    sampled = each.wrap(mean + std * torch.randn(mean.shape, generator=noise))
+    assert sampled.std(dim=(0, 2, 3)).tolist() == pytest.approx([1, 1, 1], rel=0.05)
+    one = moments.space(per_channel=False)
+    overall = (exact - exact.mean()).square().mean() + std.double().square().mean()
+    assert (one.shift, one.scale) == ((0.0,), pytest.approx((float(overall) ** -0.5,), rel=1e-7))
+
+
+def test_what_cannot_be_measured_is_refused() -> None:
+    with pytest.raises(ValueError, match="no latents to measure"):
+        LatentMoments().space(per_channel=True)
+    moments = LatentMoments()
+    moments.add(torch.ones(2, 3, 4, 4), torch.zeros(2, 3, 4, 4))
+    with pytest.raises(ValueError, match="latents do not vary"):
+        moments.space(per_channel=True)

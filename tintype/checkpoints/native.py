@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from tintype.common.config import from_json, to_json
 from tintype.common.files import load_metadata, load_tensors, save_tensors
+from tintype.diffusion.latent_space import LatentSpace
 from tintype.nn.layers import to_channels_last
 from tintype.nn.weightless import weightless
 
@@ -25,10 +26,28 @@ class Header:
     config: object
 
 
-def save_network(path: Path, kind: str, config: object, state: dict[str, Tensor], *, dtype: torch.dtype) -> None:
-    """Write weights (as `dtype`) with their kind and configuration."""
+def save_network(
+    path: Path,
+    kind: str,
+    config: object,
+    state: dict[str, Tensor],
+    *,
+    dtype: torch.dtype,
+    space: LatentSpace | None = None,
+) -> None:
+    """Write weights (as `dtype`) with their kind and configuration; of a first stage also its latent space, if it was
+    measured."""
     tensors = {name: value.to(dtype) if value.is_floating_point() else value for name, value in state.items()}
-    save_tensors(path, tensors, {"kind": kind, "config": to_json(config)})
+    measured = {} if space is None else {"space": to_json(space)}
+    save_tensors(path, tensors, {"kind": kind, "config": to_json(config), **measured})
+
+
+def read_space(path: Path) -> LatentSpace | None:
+    """The latent space that was measured when a first stage was published. Raises `ValueError` when the file is not one
+    of ours, or damaged."""
+    read_header(path)  # refuses what is none of ours
+    told = cast("dict[str, object]", load_metadata(path)).get("space")
+    return None if told is None else from_json(LatentSpace, told)
 
 
 def read_header(path: Path) -> Header:
