@@ -22,6 +22,10 @@ LATENT_DIFFUSION = (
     "condition=class",
 )
 IN_EARNEST = ("train.accumulate=1", "train.device=cpu", "train.precision=fp32", "train.compile=false")
+FIRST_STAGE = (
+    *("model.width=8", "model.norm_groups=4", "model.num_blocks=1", "critic.width=4", "critic.num_layers=2"),
+    *("held_out=3", "measured=10", "samples=20"),
+)
 SMALL = {
     "scene_classifier": (*TRAIN, "model.widths=[8,16]", "model.norm_groups=4"),
     "default_autoencoder": (
@@ -30,6 +34,9 @@ SMALL = {
         "loss.features=0.1",
         "loss.features_from=1",
     ),
+    "autoencoder": (*TRAIN, *FIRST_STAGE, "model.mult=[1]", "loss.adversarial.start=2"),
+    "autoencoder_kl_f8": (*TRAIN, *FIRST_STAGE, "loss.features=0", "loss.adversarial.start=3", "size=64"),
+    "autoencoder_vq_f4": (*TRAIN, *FIRST_STAGE, "loss.features=0", "model.codebook_size=32", "size=64"),
     "default_text2img": (
         *TRAIN,
         'unet={"in_channels":4,"out_channels":4,"width":16,"mult":[1,2],"num_blocks":1,"depth":[0,1],'

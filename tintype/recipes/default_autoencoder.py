@@ -20,7 +20,7 @@ from tintype.models.classifier import Classifier, ClassifierConfig
 from tintype.objectives.autoencoding import AutoencodingConfig, AutoencodingObjective
 from tintype.objectives.perceptual import FeatureDistance
 from tintype.recipes.base import Recipe, Run, average, digest, load_average
-from tintype.recipes.sheets import SHOWN, sheet, to_picture
+from tintype.recipes.sheets import SHOWN, side_by_side
 from tintype.training.loop import TrainConfig
 from tintype.training.state import MAY_CHANGE, TrainingState
 
@@ -66,13 +66,7 @@ class DefaultAutoencoder(Recipe):
             image = source.batch(SHOWN, 32)["image"].to(self.train.device)
             with torch.inference_mode():
                 decoded = averaged.decode(averaged.encode(image).mean)
-            rows = [
-                to_picture(one)
-                for pair in zip(image.split(8), decoded.split(8), strict=True)
-                for half in pair
-                for one in half
-            ]
-            return sheet(rows, columns=8, scale=2)
+            return side_by_side(image, decoded, scale=2)
 
         def publish(state: TrainingState, out: Path) -> None:
             weights = average(state, "autoencoder", prefix="autoencoder.")

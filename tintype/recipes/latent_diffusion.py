@@ -23,7 +23,7 @@ from PIL import Image
 
 from tintype.checkpoints import load
 from tintype.checkpoints.model_folder import save_model
-from tintype.checkpoints.native import load_network
+from tintype.checkpoints.native import load_network, read_space
 from tintype.common.config import to_json
 from tintype.common.registry import pick
 from tintype.common.rng import generator
@@ -224,7 +224,7 @@ class LatentDiffusionTraining(Recipe):
         named = self._first_stage()
         if isinstance(named, Path):
             stage = load_network(named, "autoencoder", AutoencoderConfig, Autoencoder).to(self.train.device)
-            return Taken(stage, None, None)
+            return Taken(stage, read_space(named), None)
         model = load(named, device=self.train.device)
         if self.condition != "text":
             return Taken(model.autoencoder, model.space, None)

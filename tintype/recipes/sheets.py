@@ -23,3 +23,15 @@ def sheet(pictures: Sequence[Image.Image], *, columns: int, scale: int = 1) -> I
         place = (number % columns * (width + 2), number // columns * (height + 2))
         whole.paste(picture.resize((width, height), Image.Resampling.NEAREST), place)
     return whole
+
+
+def side_by_side(image: Tensor, decoded: Tensor, *, scale: int = 1) -> Image.Image:
+    """Rows of up to eight pictures (B 3 H W in [-1, 1]), each above a row of their reconstructions."""
+    columns = min(8, len(image))
+    rows = [
+        [to_picture(one) for one in some]
+        for pair in zip(image.split(columns), decoded.split(columns), strict=True)
+        for some in pair
+    ]
+    blank = Image.new("RGB", rows[0][0].size, "white")
+    return sheet([one for row in rows for one in (*row, *[blank] * (columns - len(row)))], columns=columns, scale=scale)
