@@ -3,7 +3,15 @@ import pytest
 import torch
 
 from tintype.conditioning.layout import Box, Region
-from tintype.data.augment import any_caption, center_crop, cropped, flips, mirrored, random_crop
+from tintype.data.augment import (
+    any_caption,
+    center_crop,
+    cropped,
+    flips,
+    mirrored,
+    random_crop,
+    random_resized_crop,
+)
 from tintype.data.samples import Batches, Sample, images, masks
 
 HEIGHT, WIDTH = 24, 40
@@ -123,3 +131,28 @@ def test_one_of_several_captions():
 def test_what_cannot_be_done_is_named(attempt, words):
     with pytest.raises(ValueError, match=words):
         attempt()
+
+
+def test_a_resized_crop_is_a_part_of_the_shape_asked_for():
+    """In a picture that tells at each pixel where it is, the corners tell what was cut."""
+    across, down = np.meshgrid(np.arange(80), np.arange(60))
+    sample = Sample(picture=np.stack((across * 3, down * 3, across), 2).astype(np.uint8))
+    augment = random_resized_crop(32, smallest=0.3)
+    shares, ratios, corners = [], [], set()
+    for seed in range(60):
+        picture = augment(sample, torch.Generator().manual_seed(seed)).picture.astype(float)
+        assert picture.shape == (32, 32, 3)
+        width = (picture[16, 24, 0] - picture[16, 8, 0]) / 3 * 2
+        height = (picture[24, 16, 1] - picture[8, 16, 1]) / 3 * 2
+        shares.append(width * height / 4800)
+        ratios.append(width / height)
+        corners.add((round(picture[0, 0, 0]), round(picture[0, 0, 1])))
+    assert 0.27 < min(shares) < 0.45
+    assert 0.8 < max(shares) < 1.05
+    assert 0.7 < min(ratios) < 0.85
+    assert 1.2 < max(ratios) < 1.4
+    assert len(corners) > 30
+    wide = augment(Sample(picture=np.zeros((8, 90, 3), np.uint8)), torch.Generator().manual_seed(0))
+    assert wide.picture.shape == (32, 32, 3)
+    with pytest.raises(ValueError, match=r"smallest 0: expected a share of the area"):
+        random_resized_crop(32, smallest=0)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_training import CONFIG, Numbers, Regression, assert_equal, everything, run
+from tiny_training import CONFIG, Numbers, Regression, assert_equal, everything, network, run
 from torch import Tensor, nn
 
 from tintype.common.files import load_tensors
@@ -468,3 +468,23 @@ def test_what_an_objective_kept_is_settled_once_a_step(tmp_path: Path) -> None:
     assert told == pytest.approx([sums[0], sums[0] + sums[1], sum(sums)], rel=1e-5)
     assert float(state.emas["network"].state_dict()["seen"]) == told[-1]
     assert float(load_tensors(tmp_path / "step-00000003" / "network.safetensors")["seen"]) == told[-1]
+
+
+def test_vectors_do_not_decay_when_matrices_alone_do(tmp_path: Path) -> None:
+    """With a learning rate that only decay can show."""
+    moved: dict[str, dict[str, float]] = {}
+    for decay in ("all", "matrices"):
+        objective = Regression()
+        before = {name: value.detach().clone() for name, value in network().named_parameters()}
+        (tmp_path / decay).mkdir()
+        settings = {"learning_rate": 1e-3, "eps": 1e6, "weight_decay": 1.0, "warmup": 1, "hold": 1.0}
+        run(tmp_path / decay, objective=objective, steps=10, decay=decay, **settings)
+        after = dict(objective.parts["network"].named_parameters())
+        moved[decay] = {
+            name: float((after[name].detach() / value).mean()) for name, value in before.items() if value.all()
+        }
+    kept = (1 - 1e-3) ** 10
+    assert moved["all"] == pytest.approx(dict.fromkeys(moved["all"], kept), rel=1e-4)
+    expected = {name: kept if name in ("0.weight", "4.weight") else 1.0 for name in moved["matrices"]}
+    assert {1.0, kept} == set(expected.values())
+    assert moved["matrices"] == pytest.approx(expected, rel=1e-4)

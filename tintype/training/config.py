@@ -22,6 +22,8 @@ class TrainConfig:
     hold: float = 0.5  # share of `steps` at the full rate; then a half cosine to zero
     betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = 0.01
+    decay: Literal["all", "matrices"] = added("all")  # matrices: no gains, biases and temperatures
+    eps: float = added(1e-8)  # AdamW's
     clip_norm: float = 1.0
     ema_decay: float = 0.999
     ema_stds: tuple[float, ...] = added(())  # power averages kept beside it: see training/power_ema.py
@@ -41,7 +43,7 @@ class TrainConfig:
         for name in ("steps", "batch_size", "accumulate", "save_every", "keep"):
             if getattr(self, name) < 1:
                 raise ValueError(f"train.{name} {getattr(self, name)}: expected 1 or more")
-        for name in ("learning_rate", "clip_norm"):
+        for name in ("learning_rate", "clip_norm", "eps"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"train.{name} {getattr(self, name)}: expected more than 0")
         for name in ("hold", "ema_decay"):

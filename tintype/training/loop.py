@@ -151,11 +151,18 @@ def _begun(parts: Mapping[str, nn.Module], config: TrainConfig, out: Path, world
 
 def _optimizer(module: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    vectors = [parameter for parameter in trained if config.decay == "matrices" and parameter.ndim < 2]
+    free = {id(parameter) for parameter in vectors}
+    decayed = [parameter for parameter in trained if id(parameter) not in free]
     return torch.optim.AdamW(
-        [{"params": group} for group in by_kind(trained)],
+        [
+            {"params": group, "weight_decay": decay}
+            for tensors, decay in ((decayed, config.weight_decay), (vectors, 0.0))
+            for group in by_kind(tensors)
+        ],
         lr=config.learning_rate,
         betas=config.betas,
-        weight_decay=config.weight_decay,
+        eps=config.eps,
         fused=True,
     )
 
