@@ -146,6 +146,21 @@ def test_a_header_that_would_break_the_reader_is_where_its_shard_ends(tmp_path: 
     assert counts(result)["picture"] == (1, 1, 0)
 
 
+def test_a_first_header_beyond_all_memory_is_a_broken_shard(tmp_path: Path) -> None:
+    header = bytearray(tarred({"a.png": b""})[:512])
+    header[156:157] = b"x"  # what follows is said to be more of the header, of 2^80 bytes
+    header[124:136] = b"\x80" + (2**80).to_bytes(11, "big")
+    header[148:156] = b" " * 8
+    header[148:156] = f"{sum(header):06o}".encode() + b"\0 "
+    files: dict[str, bytes | str] = {
+        "s.tar": bytes(header) + bytes(2048),
+        "t.tar": tarred({"a.png": encoded(picture())}),
+    }
+    result = prepared(write(tmp_path / "in", files), tmp_path / "out")
+    assert ("s.tar", "broken shard") in findings(tmp_path / "out")
+    assert counts(result)["picture"] == (1, 1, 0)
+
+
 def test_a_prepared_folder_is_a_source_again(tmp_path: Path) -> None:
     files = {
         f"{name}/{number}.png": encoded(picture(number, width=20)) for name in ("owl", "bee") for number in range(3)

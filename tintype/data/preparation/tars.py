@@ -19,6 +19,8 @@ OURS = (DATASET, INDEX, REPORT, FINDINGS, ".lock")
 KINDS = {".txt": "caption", ".caption": "caption", ".json": "record", ".cls": "class"}
 ZEROS = bytes(tarfile.BLOCKSIZE)
 LARGEST_CLASS = 2**31 - 1
+# tarfile takes some numbers as they are written
+DAMAGED = (tarfile.TarError, ValueError, OverflowError, MemoryError)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,9 +96,9 @@ def members(path: Path, name: str) -> Iterator[Member | Finding | Used]:
                     else:
                         yield _member(path, item, info)
                 whole = whole and _ends(path, tar.offset)
-            except (tarfile.TarError, ValueError, OverflowError):  # tarfile takes some numbers as they are written
+            except DAMAGED:
                 whole = False
-    except (tarfile.TarError, OSError) as error:
+    except (*DAMAGED, OSError) as error:
         yield Finding(item=name, reason="broken shard", detail=str(error))
         return
     yield Used("file")
