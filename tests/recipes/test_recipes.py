@@ -318,6 +318,8 @@ def test_what_may_change_when_a_run_goes_on() -> None:
     latent_diffusion = {"data", "autoencoder", "frozen", "validate_every", "steps", "cfg_scale", "scheduler"}
     own = {
         "scene_classifier": set[str](),
+        "clip": {"data"},
+        "clip_vit_b32": {"data"},
         "default_autoencoder": {"features"},
         "default_text2img": {"autoencoder", "start", "steps", "cfg_scale"},
         "latent_diffusion": latent_diffusion,

@@ -1,0 +1,90 @@
+"""What a contrastive run publishes, and which samples measure it."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from miniature import small
+from PIL import Image
+
+from tintype.checkpoints.clip import load_clip
+from tintype.common.files import load_tensors
+from tintype.conditioning.text import words_of
+from tintype.data.preparation.run import PrepareOptions, prepare
+from tintype.data.scenes import Scenes, is_held_out
+from tintype.recipes import run
+from tintype.recipes.clip import ContrastiveRecipe
+
+
+def recipe(*more: str) -> ContrastiveRecipe:
+    made = small("clip", *more)
+    assert isinstance(made, ContrastiveRecipe)
+    return made
+
+
+def test_both_towers_are_published_with_what_they_score(finished, tmp_path: Path) -> None:
+    out: Path = finished("clip")
+    model = load_clip(out / "clip.safetensors")
+    assert model.config == recipe().model()
+    average = load_tensors(out / "step-00000004" / "clip.ema.safetensors")
+    for name, value in model.network.state_dict().items():
+        assert torch.equal(value, average[name].half().float()), name
+    told = json.loads((out / "retrieval.json").read_text())
+    ways = {f"{way}_r{k}" for way in ("image_to_text", "text_to_image") for k in (1, 5, 10)}
+    assert told.keys() == ways | {"captions", "zero_shot_top1", "zero_shot_top5"}
+    _, held_out = recipe().split()
+    samples = [held_out[index] for index in range(len(held_out))]
+    cosines = (
+        model.encode_pictures([one.picture for one in samples])
+        @ model.encode_captions([one.caption for one in samples]).T
+    )
+    for way, likeness in (("image_to_text", cosines), ("text_to_image", cosines.T)):
+        rank = (likeness > likeness.diagonal()[:, None]).sum(dim=1)
+        for k in (1, 5, 10):
+            assert told[f"{way}_r{k}"] == pytest.approx(float((rank < k).float().mean()), abs=1e-6)
+
+
+def test_scenes_that_measure_show_what_training_never_shows() -> None:
+    held_out = recipe("held_out=40").split()[1]
+    captions = [str(held_out[index].caption) for index in range(40)]
+    assert len(set(captions)) == 40
+    assert set(words_of(captions)) <= set(recipe().model().words)
+    learned, _ = recipe().split()
+    scenes = Scenes(recipe().scenes)
+    assert [learned[index].caption for index in range(24)] == [scenes.plan(index).caption for index in range(24)]
+    assert not any(any(is_held_out(scenes.plan(index))) for index in range(24))
+
+
+def pictures(folder: Path, count: int) -> Path:
+    folder.mkdir()
+    for number in range(count):
+        drawn = np.random.default_rng(number).integers(0, 256, (70, 90, 3), np.uint8)
+        Image.fromarray(drawn).save(folder / f"{number}.png")
+        (folder / f"{number}.txt").write_text(f"thing number {number}")
+    return folder
+
+
+def test_a_prepared_folder_is_learned_but_for_what_measures(tmp_path: Path) -> None:
+    prepare(pictures(tmp_path / "pictures", 10), tmp_path / "prepared", PrepareOptions())
+    settings = (f"data={tmp_path / 'prepared'}", "smallest_crop=0.5", "held_out=3")
+    learned, held_out = recipe(*settings).split()
+    seen, measures = ({one[index].caption for index in range(len(one))} for one in (learned, held_out))
+    assert (len(seen), len(measures), len(seen | measures)) == (7, 3, 10)
+    source = recipe(*settings).prepare(tmp_path).source
+    batch = source.batch(0, 7)
+    assert batch["image"].shape == (7, 3, 64, 64)
+    assert len({tuple(row.tolist()) for row in batch["ids"]}) == 7
+    run(recipe(*settings), tmp_path / "run", progress=False)
+    told = json.loads((tmp_path / "run" / "retrieval.json").read_text())
+    assert told["image_to_text_r5"] == told["text_to_image_r5"] == 1  # of three
+    model = load_clip(tmp_path / "run" / "clip.safetensors")
+    assert (model.config.words, model.network.config.text.vocabulary_size) == ((), 49_408)
+    with pytest.raises(ValueError, match=r"held_out 10: expected 1 to 9, .*prepared has 10"):
+        recipe(*settings, "held_out=10").split()
+
+
+def test_sigmoid_runs_have_a_bias() -> None:
+    assert recipe('loss={"kind":"sigmoid"}').model().clip.logit_bias
+    assert not recipe().model().clip.logit_bias
