@@ -3,12 +3,13 @@ from collections import Counter
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tintype.conditioning.layout import Box, Region
 from tintype.conditioning.prompt import Framing
-from tintype.data.buckets import Bucketed, BucketOrder, bucket_sizes, fit, fitted, nearest_buckets
+from tintype.data.buckets import Bucketed, BucketOrder, bucket_sizes, fit, fitted, nearest_buckets, order_of
 from tintype.data.samples import Batches, Sample, images, labels
 
 # The sizes SDXL was trained in (Podell et al. 2023, appendix I), height below width
@@ -168,3 +169,11 @@ def test_reading_across_a_batch_is_refused():
     order = BucketOrder(SHAPES.sizes, batch_size=4, seed=0)
     with pytest.raises(ValueError, match=r"samples 2 to 5 of batches of 4: .*expected a part of one batch"):
         order(2, 4)
+
+
+def test_samples_of_one_size_are_shuffled_as_without_buckets():
+    same = Shapes([(8, 8)] * 9)
+    plain = Batches(same, [labels], seed=2)
+    ordered = Batches(same, [labels], seed=2, order=order_of(same.sizes, batch_size=4, seed=2))
+    assert torch.equal(plain.batch(3, 20)["label"], ordered.batch(3, 20)["label"])  # across batches and rounds
+    assert isinstance(order_of(SHAPES.sizes, batch_size=4, seed=2), BucketOrder)

@@ -184,10 +184,10 @@ def test_mirrored_pictures_are_encoded_themselves(tmp_path: Path, autoencoder: A
     picture = np.ascontiguousarray(Pictures()[4].picture[:, ::-1])
     with torch.inference_mode():
         expected = autoencoder.encode(to_tensor([picture])).mean[0]
-    torch.testing.assert_close(stored[7 + 4].mean.float(), expected, rtol=1e-3, atol=1e-5)
-    assert not torch.allclose(expected, stored[4].mean.float().flip(2), atol=1e-2)  # why they are not mirrored latents
-    assert stored[7 + 4].boxes[0].region.left == pytest.approx(1 - 0.125 - 0.5)
-    assert np.array_equal(stored[7 + 4].mask, stored[4].mask[:, ::-1])
+    torch.testing.assert_close(stored[9].mean.float(), expected, rtol=1e-3, atol=1e-5)
+    assert not torch.allclose(expected, stored[8].mean.float().flip(2), atol=1e-2)  # why they are not mirrored latents
+    assert stored[9].boxes[0].region.left == pytest.approx(1 - 0.125 - 0.5)
+    assert np.array_equal(stored[9].mask, stored[8].mask[:, ::-1])
 
 
 def test_pictures_in_buckets_tell_what_was_cut(tmp_path: Path, autoencoder: Autoencoder) -> None:

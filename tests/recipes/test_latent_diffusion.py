@@ -9,6 +9,7 @@ import torch
 from miniature import small
 from PIL import Image
 
+from tintype.apps.cli import main
 from tintype.checkpoints import load
 from tintype.checkpoints.native import load_network
 from tintype.common.files import load_tensors
@@ -115,6 +116,40 @@ def test_prepared_pictures_are_encoded_on_the_way_and_stored_latents_are_not(tmp
     torch.testing.assert_close(found[1]["mean"], expected, rtol=2e-3, atol=2e-3)
 
 
+def test_latents_of_many_sizes_train_in_batches_of_one(tmp_path: Path, autoencoder: Path) -> None:
+    """From pictures of three shapes, filtered, over latents in buckets to a model."""
+    for number in range(12):
+        size = [(64, 64), (80, 48), (40, 90)][number % 3]
+        pixels = np.random.default_rng(number).integers(0, 256, (*size, 3), dtype=np.uint8)
+        folder = tmp_path / "pictures" / f"class {number % 2}"
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    file = autoencoder / "autoencoder.safetensors"
+    buckets = ["--buckets", "64", "--multiple", "16", "--mirrored"]
+    for command in (
+        ["prepare", str(tmp_path / "pictures"), str(tmp_path / "prepared")],
+        ["filter", str(tmp_path / "prepared"), str(tmp_path / "kept"), "--min-size", "40"],
+        [
+            "latents",
+            str(tmp_path / "kept"),
+            str(tmp_path / "latents"),
+            "--model",
+            str(file),
+            "--device",
+            "cpu",
+            *buckets,
+        ],
+    ):
+        assert main([*command, "--json"]) == 0
+    data = f"data={tmp_path / 'latents'}"
+    recipe = small("latent_diffusion", *settings(autoencoder, "class"), data, "train.steps=3", "train.batch_size=3")
+    source = recipe.prepare(tmp_path / "kept").source
+    shapes = {tuple(source.batch(3 * number, 3)["mean"].shape[2:]) for number in range(8)}
+    assert shapes == {(8, 8), (10, 6), (6, 10)}
+    run(recipe, tmp_path / "run", progress=False)
+    assert load(str(tmp_path / "run" / "model"), device="cpu").config.unet.in_channels == 4
+
+
 def test_a_frozen_model_gives_first_stage_latent_space_and_text_tower(
     text2img: Path, tmp_path: Path, autoencoder: Path
 ) -> None:
@@ -142,7 +177,7 @@ def test_a_frozen_model_gives_first_stage_latent_space_and_text_tower(
 def test_what_does_not_fit_is_refused(change: str, said: str, tmp_path: Path, autoencoder: Path) -> None:
     with pytest.raises(ValueError, match=said):
         small("latent_diffusion", *settings(autoencoder, "class"), change).prepare(tmp_path)
-    with pytest.raises(ValueError, match=r"no latents\.json and no dataset\.json there"):
+    with pytest.raises(ValueError, match=r"no latents\.json, selection\.safetensors or dataset\.json"):
         small("latent_diffusion", *settings(autoencoder, "class"), f"data={tmp_path}").inputs()
 
 

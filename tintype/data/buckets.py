@@ -19,7 +19,7 @@ from PIL import Image
 from tintype.common.rng import generator
 from tintype.conditioning.prompt import Framing
 from tintype.data.augment import cropped
-from tintype.data.samples import Sample
+from tintype.data.samples import Order, Sample, Shuffled
 from tintype.data.views import Sized, Sizes
 
 Size = tuple[int, int]  # height, width
@@ -174,3 +174,10 @@ class BucketOrder:
     def _dealt(self, bucket: int, turn: int) -> NDArray[np.intp]:
         members = self.members[bucket]
         return members[torch.randperm(len(members), generator=generator(self.seed, "bucket", bucket, turn)).numpy()]
+
+
+def order_of(sizes: Sizes, *, batch_size: int, seed: int) -> Order:
+    """How samples are dealt out in batches: of one size as `Shuffled` does, of several as `BucketOrder`."""
+    if (sizes == sizes[:1]).all():
+        return Shuffled(len(sizes), seed=seed)
+    return BucketOrder(sizes, batch_size=batch_size, seed=seed)

@@ -38,7 +38,7 @@ class Part:
 
 
 class AndMirrored:
-    """All samples, then their mirror images: number N + i is the image of i."""
+    """Each sample and its mirror image: numbers 2 i and 2 i + 1, so that a part of them holds both of a picture."""
 
     def __init__(self, samples: Sized) -> None:
         self.samples = samples
@@ -47,9 +47,9 @@ class AndMirrored:
         return 2 * len(self.samples)
 
     def __getitem__(self, index: int, /) -> Sample:
-        again, number = divmod(index, len(self.samples))
+        number, again = divmod(index, 2)
         return mirrored(self.samples[number]) if again else self.samples[number]
 
     @property
     def sizes(self) -> Sizes:
-        return np.concatenate([self.samples.sizes, self.samples.sizes])
+        return np.repeat(self.samples.sizes, 2, axis=0)

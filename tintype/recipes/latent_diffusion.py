@@ -15,6 +15,7 @@ import dataclasses
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,11 +32,13 @@ from tintype.conditioning.class_label import ClassConditioner, ClassConfig
 from tintype.conditioning.layout import LayoutConditioner, LayoutConfig
 from tintype.conditioning.spatial import SpatialConditioner, SpatialConfig
 from tintype.conditioning.text import TextConditioner, TextConfig, word_ids
+from tintype.data.buckets import order_of
 from tintype.data.encoding import make_latents
 from tintype.data.latents import CONTENTS, StoredLatents
-from tintype.data.prepared import Prepared
+from tintype.data.opening import open_samples
 from tintype.data.samples import Batches, Column, SceneSamples, images, latents
 from tintype.data.scenes import SceneConfig, Scenes
+from tintype.data.selection import SELECTION
 from tintype.data.shards import DATASET
 from tintype.data.sources import appearance
 from tintype.data.views import Part, Sized
@@ -213,6 +216,7 @@ class LatentDiffusionTraining(Recipe):
                 data.training,
                 [images if data.stored is None else latents, *columns_of(steering)],
                 seed=self.train.seed,
+                order=order_of(data.training.sizes, batch_size=self.train.batch_size, seed=self.train.seed),
             ),
             sheet=draw,
             publish=lambda state, out: save_model(out / "model", model(state), dtype=torch.float16),
@@ -250,8 +254,8 @@ class LatentDiffusionTraining(Recipe):
             unseen = SceneSamples(scenes, self.held_out, first=SHOWN)
             return Data(training=stored, unseen=unseen, stored=stored, size=self.scenes.size)
         folder = Path(self.data)
-        stored = StoredLatents(folder, autoencoder=first_stage) if _told_by(folder).name == CONTENTS else None
-        samples = Prepared(folder) if stored is None else stored
+        samples = open_samples(folder).samples
+        stored = StoredLatents(folder, autoencoder=first_stage) if isinstance(samples, StoredLatents) else None
         if (count := len(samples) - self.held_out) < 1:
             raise ValueError(f"data={folder} has {len(samples)} samples, held_out is {self.held_out}; expected more")
         factor = 1 if stored is None else first_stage.config.factor
@@ -311,11 +315,14 @@ class Data:
 
     def shown(self, columns: Sequence[Column], *, device: str) -> Iterator[Batch]:
         """The unseen samples, a few at once: pictures or latents, and what steers them."""
-        for first in range(0, len(self.unseen), AT_ONCE):
-            found = [self.unseen[index] for index in range(first, min(first + AT_ONCE, len(self.unseen)))]
-            seen = latents if found[0].picture is None else images
-            read = [column(found, generator("shown", first)) for column in (seen, *columns)]
-            yield {name: value.to(device) for one in read for name, value in one.items()}
+        sizes = self.unseen.sizes.tolist()
+        for _, alike in groupby(range(len(sizes)), key=sizes.__getitem__):
+            numbers = [*alike]
+            for some in (numbers[start : start + AT_ONCE] for start in range(0, len(numbers), AT_ONCE)):
+                found = [self.unseen[index] for index in some]
+                seen = latents if found[0].picture is None else images
+                read = [column(found, generator("shown", some[0])) for column in (seen, *columns)]
+                yield {name: value.to(device) for one in read for name, value in one.items()}
 
 
 def _network(config: SteeringConfig | None) -> Steering | None:
@@ -334,12 +341,12 @@ def _network(config: SteeringConfig | None) -> Steering | None:
 
 def _told_by(folder: Path) -> Path:
     """The file that says what a data set holds."""
-    for name in (CONTENTS, DATASET):
+    for name in (CONTENTS, SELECTION, DATASET):
         if (folder / name).is_file():
             return folder / name
     raise ValueError(
-        f"data={folder}: no {CONTENTS} and no {DATASET} there; expected a folder of latents, or one that `tintype "
-        "prepare` made"
+        f"data={folder}: no {CONTENTS}, {SELECTION} or {DATASET} there; expected a folder of latents, or one that "
+        "`tintype prepare` or `tintype filter` made"
     )
 
 
