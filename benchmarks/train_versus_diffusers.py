@@ -7,12 +7,14 @@ Theirs is the body of that script's loop: pictures through the VAE, captions thr
 backward, clipping, AdamW, average of weights; in bfloat16 on a GPU, as `accelerate` does it. Ours is `train` itself,
 stopped after each step: with the pictures encoded on the fly, and with stored latents. Both read the same data from
 memory. First both must have equal losses over several steps (relative 1e-4, in float32, the same noise and times); else
-exit code 1 and no times. Then steps are timed in turn; a ratio is the median of the rounds' ratios.
+exit code 1 and no times. Then steps are timed in turn, each side in a process of its own; a ratio is the median of the
+rounds' ratios.
 """
 
 import argparse
 import dataclasses
 import json
+import multiprocessing
 import sys
 import tempfile
 import threading
@@ -20,6 +22,7 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import diffusers
@@ -147,7 +150,7 @@ class Ours:
         self._go.release()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Task:
     """What both train on, and how."""
 
@@ -155,6 +158,13 @@ class Task:
     batch: int
     device: str
     compile: bool
+    threads: int
+    cpu_time: bool
+
+    def clock(self) -> float:
+        if self.device != "cpu":
+            torch.cuda.synchronize()
+        return time.process_time() if self.cpu_time else time.perf_counter()
 
     def data(self) -> tuple[Batch, StableDiffusionPipeline, LatentDiffusion]:
         """Pictures and captions; both sides' networks, of equal random weights."""
@@ -224,17 +234,50 @@ def difference(task: Task) -> float:
     return max(found)
 
 
-def timed(task: Task, *, rounds: int, clock: Callable[[], float]) -> dict[str, Race]:
+class Apart:
+    """One side in a process of its own, where nothing but its own settings (how freed memory is kept, say) holds. It
+    steps when asked to, and tells what that took."""
+
+    def __init__(self, task: Task, kind: str) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._asked, theirs = context.Pipe()
+        self._process = context.Process(target=serve, args=(task, kind, theirs), daemon=True)
+        self._process.start()
+        self.seconds = 0.0
+
+    def step(self) -> None:
+        self._asked.send(True)
+        self.seconds += self._asked.recv()
+
+    def end(self) -> None:
+        self._asked.send(False)
+        self._process.join()
+
+
+def serve(task: Task, kind: str, asked: Connection) -> None:
+    torch.set_num_threads(task.threads)
     batch, pipeline, model = task.data()
-    latent = task.stored(batch, model)
     low = task.device != "cpu"
-    theirs = Theirs(pipeline, device=task.device, low=low)
+    if kind == "theirs":
+        theirs = Theirs(pipeline, device=task.device, low=low)
+        step: Callable[[], object] = lambda: theirs.step(batch)  # noqa: E731
+    else:
+        data = task.stored(batch, model) if kind == "stored" else batch
+        step = task.ours(data, model, precision="bf16" if low else "fp32").step
+    for _ in range(2 + 2 * task.compile):
+        step()
+    while asked.recv():
+        begin = task.clock()
+        step()
+        asked.send(task.clock() - begin)
+
+
+def timed(task: Task, *, rounds: int) -> dict[str, Race]:
     found: dict[str, Race] = {}
-    for name, data in (("pictures encoded on the fly", batch), ("stored latents", latent)):
-        ours = task.ours(data, model, precision="bf16" if low else "fp32")
-        for _ in range(3 if task.compile else 1):
-            ours.step()
-        found[name] = race(lambda: theirs.step(batch), ours.step, rounds=rounds, clock=clock)
+    for name, kind in (("pictures encoded on the fly", "on the fly"), ("stored latents", "stored")):
+        theirs, ours = Apart(task, "theirs"), Apart(task, kind)
+        found[name] = race(theirs.step, ours.step, rounds=rounds, clock=lambda: theirs.seconds + ours.seconds)  # noqa: B023
+        theirs.end()
         ours.end()
     return found
 
@@ -251,18 +294,19 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print the numbers as JSON instead of a table")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    task = Task(SD15 if options.size == "sd15" else SIZES[options.size], options.batch, options.device, options.compile)
-
-    def clock() -> float:
-        if options.device != "cpu":
-            torch.cuda.synchronize()
-        return time.process_time() if options.cpu_time else time.perf_counter()
-
+    task = Task(
+        size=SD15 if options.size == "sd15" else SIZES[options.size],
+        batch=options.batch,
+        device=options.device,
+        compile=options.compile,
+        threads=options.threads,
+        cpu_time=options.cpu_time,
+    )
     apart = difference(dataclasses.replace(task, compile=False))
     if not apart <= TOLERANCE:
         print(f"losses differ by {apart:.1e} (relative) over {PROVEN_STEPS} steps; no times are taken", file=sys.stderr)
         return 1
-    races = timed(task, rounds=options.rounds, clock=clock)
+    races = timed(task, rounds=options.rounds)
     if options.json:
         settings = {name: value for name, value in vars(options).items() if name != "json"}
         settings |= {"torch": torch.__version__, "diffusers": diffusers.__version__, "loss_difference": apart}

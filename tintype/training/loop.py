@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from tintype.common.config import Json
+from tintype.common.memory import kept_memory
 from tintype.common.rng import generator
 from tintype.objectives.base import Batch, GatheredObjective, Objective, Settling
 from tintype.training.config import TrainConfig
@@ -91,7 +92,7 @@ def train(
     guard = Guard(state.skips, allowed=config.skips, tell=world.rank == 0)
     read_every = READ_EVERY[torch.device(config.device).type]
     batches = _ahead(source, config, share, first_step=state.step)
-    with stopping(out, state):
+    with kept_memory(), stopping(out, state):
         while state.step < config.steps:
             micro_batches = {number: _on(config.device, batch) for number, batch in next(batches).items()}
             rate = config.rate(state.step)
