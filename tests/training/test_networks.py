@@ -1,5 +1,7 @@
 """Networks that are compiled or recompute: the same numbers, under the same names."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -69,8 +71,19 @@ def test_nothing_is_computed_twice_unless_asked() -> None:
     assert len(calls) == 1
 
 
-@pytest.mark.slow
-def test_a_compiled_network_is_the_eager_one_under_the_same_names() -> None:
+def traced_whole(module: nn.Module) -> None:
+    """Compiling without what takes minutes: the network as one graph, run by PyTorch's own kernels."""
+    compile_with(module, backend="eager", fullgraph=True)
+
+
+compile_with = nn.Module.compile
+
+
+@pytest.mark.parametrize("by", [traced_whole, pytest.param(compile_with, marks=pytest.mark.slow)])
+def test_a_compiled_network_is_the_eager_one_under_the_same_names(
+    by: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nn.Module, "compile", by)
     plain, fast = network(TINY), network(TINY)
     fit_networks({"diffusion": fast}, compiled=True, checkpointing=False)
     assert list(plain.state_dict()) == list(fast.state_dict())
