@@ -1,6 +1,8 @@
 """The contrastive losses against open_clip's on equal features, and on eight samples."""
 
 import math
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Literal
 
 import pytest
@@ -9,12 +11,15 @@ import torch.nn.functional as F
 from open_clip_oracles import open_clip
 from torch import Tensor
 
+from tintype.common.files import load_tensors
 from tintype.common.rng import generator
 from tintype.models.clip import CLIPTextConfig
 from tintype.models.clip_image import CLIPImageConfig
 from tintype.models.clip_pair import CLIP, CLIPConfig
 from tintype.objectives.base import GatheredObjective, Settling
 from tintype.objectives.contrastive import ContrastiveConfig, ContrastiveObjective, loss_at_chance
+from tintype.training.config import TrainConfig
+from tintype.training.loop import train
 from tintype.training.world import World
 
 Kind = Literal["softmax", "sigmoid"]
@@ -123,6 +128,57 @@ def test_the_loss_of_a_network_that_tells_nothing_apart(kind: Kind) -> None:
             objective.clip.logit_bias.fill_(bias)
         losses.append(float(objective.gathered_loss("clip", (same, same), WHOLE, step=0)[0]))
     assert min(losses) == pytest.approx(loss_at_chance(kind, 8), rel=1e-4)
+
+
+class Solved(ContrastiveObjective):
+    """Whose features are as good as can be, so that the temperature alone can make the loss less."""
+
+    def features(
+        self, part: str, batch: Mapping[str, Tensor], noise: torch.Generator, *, step: int
+    ) -> tuple[Tensor, Tensor]:
+        nothing = 0 * self.clip.image.class_embedding.sum() + 0 * self.clip.text.norm.bias.sum()
+        return torch.eye(8) + nothing, torch.eye(8) + nothing
+
+
+class Eight:
+    def batch(self, first: int, count: int) -> dict[str, Tensor]:
+        return eight()
+
+
+def test_the_temperature_stays_in_bounds_while_it_trains(tmp_path: Path) -> None:
+    """In the weights that go on, in their average and in what is saved."""
+    objective = Solved(make("softmax").clip, ContrastiveConfig())
+    config = TrainConfig(steps=4, batch_size=8, learning_rate=1.0, warmup=1, hold=1.0, weight_decay=0.0, ema_decay=0.5)
+    state = train(objective, Eight(), config, tmp_path)
+    bound = pytest.approx(math.log(100), rel=1e-6)
+    assert float(objective.clip.logit_scale.detach()) == bound
+    assert float(load_tensors(tmp_path / "step-00000004" / "clip.safetensors")["logit_scale"]) == bound
+    assert math.log(1 / 0.07) < float(state.emas["clip"].state_dict()["logit_scale"]) < math.log(100)
+
+
+def test_bfloat16_computes_low_and_loses_in_float32() -> None:
+    """Towers in bfloat16, features, loss and gradients in float32, and near those of float32."""
+    losses: dict[bool, float] = {}
+    gradients: dict[bool, Tensor] = {}
+    for low in (False, True):
+        objective = make("softmax")
+        seen: list[torch.dtype] = []
+        next(iter(objective.clip.image.layers)).fc1.register_forward_hook(
+            lambda _, given, out, to=seen: to.append(out.dtype)
+        )
+        with torch.autocast("cpu", torch.bfloat16, enabled=low):
+            found = objective.features("clip", eight(), generator("train"), step=0)
+        assert seen == [torch.bfloat16 if low else torch.float32]
+        assert [one.dtype for one in found] == [torch.float32, torch.float32]
+        loss, _ = objective.gathered_loss("clip", found, WHOLE, step=0)
+        loss.backward()
+        losses[low] = loss.item()
+        gradient = objective.clip.image.patch_embedding.weight.grad
+        assert gradient is not None
+        gradients[low] = gradient
+    assert losses[True] == pytest.approx(losses[False], rel=0.01)
+    assert losses[True] != losses[False]
+    assert float(F.cosine_similarity(gradients[True].flatten(), gradients[False].flatten(), dim=0)) > 0.99
 
 
 def test_patches_left_out_are_drawn_anew_for_each_picture() -> None:
