@@ -349,7 +349,9 @@ def test_a_folder_holds_one_run_at_a_time(classifier: Path) -> None:
 # Two processes
 
 
-@pytest.mark.parametrize(("accumulate", "parallel"), [(1, "ddp"), (2, "ddp"), (2, "fsdp")])
+@pytest.mark.parametrize(
+    ("accumulate", "parallel"), [(1, "ddp"), (2, "ddp"), pytest.param(2, "fsdp", marks=pytest.mark.slow)]
+)
 def test_two_processes_of_the_command_are_one(
     tmp_path: Path, more: dict[str, Sequence[str]], accumulate: int, parallel: str
 ) -> None:
@@ -388,6 +390,21 @@ def test_two_processes_of_the_command_are_one(
         alone, shared = (load_tensors(tmp_path / name / "model" / f"{part}.safetensors") for name in ("one", "two"))
         for name, value in alone.items():
             assert torch.allclose(value.float(), shared[name].float(), atol=2e-3), name
+
+
+def test_a_finished_run_publishes_an_average_of_another_length(tmp_path: Path) -> None:
+    settings = ("train.ema_stds=[0.05,0.1]", "train.save_every=1", "tensorboard=true")
+    run(small("scene_classifier", *settings), tmp_path, progress=False)
+    standard = load_tensors(tmp_path / "classifier.safetensors")
+    run(small("scene_classifier", *settings, "publish_std=0.1"), tmp_path, progress=False)
+    average = load_tensors(tmp_path / "step-00000004" / "classifier.ema-0.1.safetensors")
+    weights = load_tensors(tmp_path / "classifier.safetensors")
+    for name, value in weights.items():
+        assert torch.allclose(value.float(), average[name], rtol=1e-3, atol=1e-4), name
+    assert any(not torch.allclose(value, standard[name], rtol=1e-2) for name, value in weights.items())
+    assert len(list((tmp_path / "tensorboard").iterdir())) == 1
+    with pytest.raises(ValueError, match=r"publish_std 0\.1: expected train\.ema_stds, .* --set train\.ema_stds="):
+        small("scene_classifier", "publish_std=0.1")
 
 
 def test_the_command_says_where_a_run_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -18,7 +18,7 @@ from tintype.training.loop import Report, train
 from tintype.training.state import checkpoints
 from tintype.training.world import ALONE, World, joined
 
-SETTINGS = {"steps": 10, "batch_size": 4, "accumulate": 2, "save_every": 5, "hold": 1.0, "ema_stds": (0.05, 0.1)}
+SETTINGS = {"steps": 10, "batch_size": 4, "accumulate": 2, "save_every": 5, "hold": 1.0, "decay": "matrices", "ema_stds": (0.05, 0.1)}
 
 
 class Twisted(Regression):
@@ -92,13 +92,20 @@ def child(folder: str, parallel: str) -> None:
             torch.save(by_torch(), out / f"by torch {world.rank}.pt")
 
 
+def _groups(module: nn.Module) -> list[dict[str, object]]:
+    """Weight decay is for matrices alone."""
+    every = list(module.parameters())
+    matrices, vectors = [one for one in every if one.ndim > 1], [one for one in every if one.ndim < 2]
+    return [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
+
+
 def by_torch() -> dict[str, Tensor]:
     """The plain run written out with DistributedDataParallel, which takes the mean of gradients."""
     rank = torch.distributed.get_rank()
     objective = Regression(noise=0.1)
     wrapped = DistributedDataParallel(objective.parts["network"].train())
     objective.parts = {"network": wrapped}
-    optimizer = torch.optim.AdamW(wrapped.parameters(), betas=CONFIG.betas, weight_decay=CONFIG.weight_decay)
+    optimizer = torch.optim.AdamW(_groups(wrapped), betas=CONFIG.betas, weight_decay=CONFIG.weight_decay)
     for step in range(10):
         optimizer.param_groups[0]["lr"] = replace(CONFIG, **SETTINGS).rate(step)
         optimizer.zero_grad()

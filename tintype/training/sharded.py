@@ -2,7 +2,7 @@
 
 Weights are whole while a loss is computed and its gradients go back; between steps each process keeps its rows of them,
 and only those rows' gradients, moments and averages (Rajbhandari et al. 2020, "ZeRO", stage 2). The sums are those of
-`Replicated`, to rounding.
+`Replicated`, to rounding. An objective must use the same parameters in all processes' micro-batches of a step.
 """
 
 from collections.abc import Callable, Mapping

@@ -101,6 +101,7 @@ class TrainingState:
             for name, tensors in self._whole().items():
                 save_tensors(folder / f"{name}.safetensors", tensors)
             train["optimizers"] = {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()}
+            train["names"] = {name: self._trained(name) for name in self.parts}
         try:
             torch.save(train, folder / "train.pt")
         except RuntimeError as error:  # what torch makes of a full disk
@@ -125,14 +126,14 @@ class TrainingState:
         if parts.keys() != self.parts.keys():
             raise _foreign(path, f"it holds {', '.join(parts)}; expected {', '.join(self.parts)}")
         if "optimizers" in saved:
-            self._read(path, saved["optimizers"])
+            self._read(path, saved["optimizers"], saved.get("names", {}))
         else:
             self._read_shards(path)
         self.skips = {part: Skips(*saved["skips"][part]) if "skips" in saved else Skips() for part in self.parts}
         self.step = int(saved["step"])
         return path
 
-    def _read(self, path: Path, optimizers: dict[str, OptimizerState]) -> None:
+    def _read(self, path: Path, optimizers: dict[str, OptimizerState], names: dict[str, list[str]]) -> None:
         for name, module in self.parts.items():
             own = module.state_dict()
             try:
@@ -144,7 +145,7 @@ class TrainingState:
             if self.world.size == 1:
                 self.optimizers[name].load_state_dict(optimizers[name])
             else:
-                self._share_out(name, optimizers[name])
+                self._share_out(name, optimizers[name], names[name])
         for (name, std), average in self.powers.items():
             average.load_state_dict(load_tensors(path / f"{name}.ema-{std:g}.safetensors"))
 
@@ -183,9 +184,13 @@ class TrainingState:
                 found |= {f"{name}/{key}": value for key, value in kept.items()}
         return found
 
-    def _share_out(self, part: str, optimizer: OptimizerState) -> None:
+    def _trained(self, part: str) -> list[str]:
+        """The names of an optimizer's parameters, by its own numbers: their order is that of its groups."""
+        names = {parameter: name for name, parameter in self.parts[part].named_parameters()}
+        return [names[one] for group in self.optimizers[part].param_groups for one in group["params"]]
+
+    def _share_out(self, part: str, optimizer: OptimizerState, trained: list[str]) -> None:
         """Take this process's share of what an optimizer kept whole, by number."""
-        trained = [name for name, parameter in self.parts[part].named_parameters() if parameter.requires_grad]
         for name, tensor in self._moments(part).items():
             parameter, _, key = name.rpartition("/")
             kept = optimizer["state"].get(trained.index(parameter))
