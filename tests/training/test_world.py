@@ -18,7 +18,15 @@ from tintype.training.loop import Report, train
 from tintype.training.state import checkpoints
 from tintype.training.world import ALONE, World, joined
 
-SETTINGS = {"steps": 10, "batch_size": 4, "accumulate": 2, "save_every": 5, "hold": 1.0, "decay": "matrices", "ema_stds": (0.05, 0.1)}
+SETTINGS = {
+    "steps": 10,
+    "batch_size": 4,
+    "accumulate": 2,
+    "save_every": 5,
+    "hold": 1.0,
+    "decay": "matrices",
+    "ema_stds": (0.05, 0.1),
+}
 
 
 class Twisted(Regression):
@@ -107,7 +115,8 @@ def by_torch() -> dict[str, Tensor]:
     objective.parts = {"network": wrapped}
     optimizer = torch.optim.AdamW(_groups(wrapped), betas=CONFIG.betas, weight_decay=CONFIG.weight_decay)
     for step in range(10):
-        optimizer.param_groups[0]["lr"] = replace(CONFIG, **SETTINGS).rate(step)
+        for group in optimizer.param_groups:
+            group["lr"] = replace(CONFIG, **SETTINGS).rate(step)
         optimizer.zero_grad()
         batch = Numbers().batch(step * 8 + rank * 4, 4)
         objective.loss("network", batch, generator(CONFIG.seed, "network", step, rank), step=step)[0].backward()
