@@ -11,9 +11,14 @@ from PIL import Image
 
 import tintype.data.columns
 from tintype.apps.cli import DONE, USAGE, main
+from tintype.checkpoints.clip import save_clip
+from tintype.conditioning.clip import CLIPModel, CLIPModelConfig
 from tintype.data.filters import Clip, FilterConfig, Filtered, filtered
 from tintype.data.opening import open_samples
 from tintype.data.prepared import Prepared
+from tintype.models.clip import CLIPTextConfig
+from tintype.models.clip_image import CLIPImageConfig
+from tintype.models.clip_pair import CLIP, CLIPConfig
 
 # width, height, caption, p_watermark, p_unsafe; picture 5 is a smaller copy of 4, 7 has the bytes of 6
 TABLE = [
@@ -192,3 +197,24 @@ def test_a_selection_is_a_data_set(folder: Path, tmp_path: Path, capsys: pytest.
     ):
         assert main(["filter", str(folder), *arguments]) == USAGE
         assert said in capsys.readouterr().err
+
+
+def test_a_clip_from_a_file_judges(
+    folder: Path, prepared: Prepared, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.manual_seed(0)
+    text = CLIPTextConfig(context_length=16, width=16, num_layers=1, num_heads=2, projection_dim=8)
+    image = CLIPImageConfig(image_size=32, patch_size=16, width=16, num_layers=1, num_heads=2, projection_dim=8)
+    network = CLIP(CLIPConfig(text=text, image=image))
+    file = tmp_path / "clip.safetensors"
+    save_clip(file, CLIPModelConfig(clip=network.config), network.state_dict(), dtype=torch.float32)
+    samples = [prepared[number] for number in range(10)]
+    cosines = CLIPModel(network).likeness([one.picture for one in samples], [one.caption for one in samples])
+    middle = float(cosines.median()) + 1e-6  # half are below, the lower middle one too
+    flags = ["--min-clip-score", repr(middle), "--clip", str(file), "--device", "cpu", "--json"]
+    assert main(["filter", str(folder), str(tmp_path / "kept"), *flags]) == DONE
+    (told,) = json.loads(capsys.readouterr().out)["filters"]
+    below = [number for number, cosine in enumerate(cosines.tolist()) if cosine < middle]
+    assert [one["number"] for one in told["examples"]] == below
+    assert [one["value"] for one in told["examples"]] == pytest.approx([float(cosines[one]) for one in below], abs=1e-5)
+    assert len(below) == 5
