@@ -11,6 +11,7 @@ from PIL import Image
 
 from tintype.checkpoints.clip import load_clip
 from tintype.common.files import load_tensors
+from tintype.conditioning.clip import to_pixels
 from tintype.conditioning.text import words_of
 from tintype.data.preparation.run import PrepareOptions, prepare
 from tintype.data.scenes import Scenes, is_held_out
@@ -76,6 +77,11 @@ def test_a_prepared_folder_is_learned_but_for_what_measures(tmp_path: Path) -> N
     batch = source.batch(0, 7)
     assert batch["image"].shape == (7, 3, 64, 64)
     assert len({tuple(row.tolist()) for row in batch["ids"]}) == 7
+    middle = recipe(*settings, "smallest_crop=1").prepare(tmp_path).source.batch(0, 7)["image"]
+    expected = torch.stack([to_pixels(learned[index].picture, 64) for index in range(7)])
+    nearest = torch.cdist(middle.flatten(1), expected.flatten(1))
+    assert sorted(nearest.argmin(dim=1).tolist()) == list(range(7))
+    assert 8 * nearest.amin(dim=1).max() < nearest.amax(dim=1).min()  # they round between cut and resize
     run(recipe(*settings), tmp_path / "run", progress=False)
     told = json.loads((tmp_path / "run" / "retrieval.json").read_text())
     assert told["image_to_text_r5"] == told["text_to_image_r5"] == 1  # of three

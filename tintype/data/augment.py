@@ -95,20 +95,21 @@ def random_crop(size: int) -> Augmentation:
 
 def random_resized_crop(size: int, *, smallest: float) -> Augmentation:
     """A part of the picture, from `smallest` to all of its area and from 3:4 to 4:3, each as likely, as a square of
-    `size` pixels (Szegedy et al. 2015, section 6). Raises `ValueError` unless smallest is more than 0, at most 1."""
+    `size` pixels (Szegedy et al. 2015, section 6); with `smallest` 1, and where none fits, the square in the middle.
+    Raises `ValueError` unless smallest is more than 0, at most 1."""
     if not 0 < smallest <= 1:
         raise ValueError(f"smallest {smallest}: expected a share of the area, more than 0, at most 1")
 
     def augment(sample: Sample, noise: torch.Generator) -> Sample:
         height, width = _picture(sample).shape[:2]
-        for _ in range(10):
+        for _ in range(10 if smallest < 1 else 0):
             share, turn, across, down = torch.rand(4, generator=noise).tolist()
             area, ratio = height * width * (smallest + (1 - smallest) * share), (4 / 3) ** (2 * turn - 1)
             wide, high = round((area * ratio) ** 0.5), round((area / ratio) ** 0.5)
             if 0 < wide <= width and 0 < high <= height:
                 left, top = int(across * (width - wide + 1)), int(down * (height - high + 1))
                 return _resized(cropped(sample, left=left, top=top, width=wide, height=high), size)
-        side = min(height, width)  # no part of the shape fits: the middle
+        side = min(height, width)
         left, top = (width - side) // 2, (height - side) // 2
         return _resized(cropped(sample, left=left, top=top, width=side, height=side), size)
 

@@ -47,9 +47,9 @@ SCENE_TEMPLATES = ("{}", "a picture of {}", "{} on a white background", "{} on a
 class ContrastiveRecipe(Recipe):
     """data: a prepared folder, read with all of CLIP's vocabulary; without it, the first `samples` of `scenes`, whose
     words alone are taught. smallest_crop: share of a picture's area that a training sample shows at least; 1: the
-    whole, as it is, which must have the size that `image` wants. held_out: pairs that measure the result; of a folder
-    they are drawn by chance and never trained on, of scenes they show combinations that training never does.
-    `text.vocabulary_size` follows from the data."""
+    square in its middle. held_out: pairs that measure the result; of a folder they are drawn by chance and never
+    trained on, of scenes they show combinations that training never does. `text.vocabulary_size` follows from the data.
+    """
 
     scenes: SceneConfig
     samples: int
@@ -81,7 +81,7 @@ class ContrastiveRecipe(Recipe):
             learned,
             (images, texts(TextReader(config.text).tokens)),
             seed=self.train.seed,
-            augment=(any_caption, crop) if self.smallest_crop < 1 else (any_caption,),
+            augment=(any_caption, crop),
         )
 
         def publish(state: TrainingState, out: Path) -> None:
