@@ -24,7 +24,7 @@ LATENT_DIFFUSION = (
 IN_EARNEST = ("train.accumulate=1", "train.device=cpu", "train.precision=fp32", "train.compile=false")
 FIRST_STAGE = (
     *("model.width=8", "model.norm_groups=4", "model.num_blocks=1", "critic.width=4", "critic.num_layers=2"),
-    *("held_out=3", "measured=10", "samples=20"),
+    *("held_out=3", "measured=10", "samples=20", "size=32"),
 )
 CLIP = (
     'image={"image_size":64,"patch_size":16,"width":16,"num_layers":1,"num_heads":2,"projection_dim":8}',
@@ -41,8 +41,8 @@ SMALL = {
         "loss.features_from=1",
     ),
     "autoencoder": (*TRAIN, *FIRST_STAGE, "model.mult=[1]", "loss.adversarial.start=2"),
-    "autoencoder_kl_f8": (*TRAIN, *FIRST_STAGE, "loss.features=0", "loss.adversarial.start=3", "size=64"),
-    "autoencoder_vq_f4": (*TRAIN, *FIRST_STAGE, "loss.features=0", "model.codebook_size=32", "size=64"),
+    "autoencoder_kl_f8": (*TRAIN, *FIRST_STAGE, "loss.features=0", "loss.adversarial.start=3"),
+    "autoencoder_vq_f4": (*TRAIN, *FIRST_STAGE, "loss.features=0", "model.codebook_size=32"),
     "clip": (*TRAIN, *CLIP),
     "clip_vit_b32": (*TRAIN, *CLIP, *IN_EARNEST, "train.accumulate=2", "scenes.size=64"),
     "default_text2img": (

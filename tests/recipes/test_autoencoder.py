@@ -56,14 +56,14 @@ def test_what_is_published_opens_with_its_latent_space(finished: Callable[[str],
     space = read_space(out / "autoencoder.safetensors")
     assert space is not None
     training, unseen = recipe._data()
-    image = images([training[index] for index in range(10)], generator(0))["image"]
+    image = torch.cat([*recipe._pictures(training, 10)])
     with torch.inference_mode():
         encoded = network.encode(image)
         mean, std = encoded.mean.double(), encoded.std.double()
         variance = (mean - mean.mean()).square().mean() + std.square().mean()
         assert space.shift == (0.0,)
         assert space.scale == pytest.approx((float(variance) ** -0.5,), rel=1e-5)
-        shown = images([unseen[index] for index in range(3)], generator(0))["image"]
+        [shown] = recipe._pictures(unseen, 3)
         error = (shown - network.decode(network.encode(shown).mean).clamp(-1, 1)).square().mean(dim=(1, 2, 3))
     lines = [json.loads(line) for line in (out / "validation.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [4]
@@ -99,30 +99,37 @@ def test_a_codebook_of_means_goes_on_where_it_was_and_tells_of_its_use(tmp_path:
     assert (whole / "autoencoder.safetensors").read_bytes() == (parted / "autoencoder.safetensors").read_bytes()
 
 
-def child(rank: int, port: int, out: str, settings: tuple[str, ...]) -> None:
+def child(rank: int, ports: tuple[int, int], out: str) -> None:
     """What torchrun starts, with the variables it sets."""
-    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo"}
     torch.set_num_threads(1)
-    run(made(*settings), Path(out), progress=False)
+    for port, way in zip(ports, ("ddp", "fsdp"), strict=True):
+        os.environ["MASTER_PORT"] = str(port)
+        run(made(*MEANS, f"train.parallel={way}"), Path(out) / way, progress=False)
 
 
 def test_two_processes_are_one(tmp_path: Path) -> None:
-    """Also codes that are moved and revived without gradients, by what both saw."""
+    """Also codes that are moved and revived without gradients, by what both saw, and the weight of the critic's term;
+    whether each has all of the networks, or shares of them."""
     run(made(*MEANS), tmp_path / "one", progress=False)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    children = [SPAWN.Process(target=child, args=(rank, port, str(tmp_path / "two"), MEANS)) for rank in range(2)]
+    with socket.socket() as one, socket.socket() as other:
+        for free in (one, other):
+            free.bind(("127.0.0.1", 0))
+        ports = (one.getsockname()[1], other.getsockname()[1])
+    children = [SPAWN.Process(target=child, args=(rank, ports, str(tmp_path))) for rank in range(2)]
     for process in children:
         process.start()
     for process in children:
         process.join(300)
         assert process.exitcode == 0
-    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
-    assert one.keys() == two.keys()
-    for name, value in one.items():
-        assert torch.allclose(two[name], value, rtol=1e-4, atol=1e-6), name
+    alone, shared = weights(tmp_path / "one"), weights(tmp_path / "ddp")
+    assert alone.keys() == shared.keys()
+    for name, value in alone.items():
+        assert torch.allclose(shared[name], value, rtol=1e-4, atol=1e-6), name
+    published = load_tensors(tmp_path / "one" / "autoencoder.safetensors")
+    sharded = load_tensors(tmp_path / "fsdp" / "autoencoder.safetensors")
+    for name, value in published.items():
+        assert torch.allclose(sharded[name], value, rtol=1e-4, atol=5e-5), name
 
 
 def test_a_prepared_folder_is_cut_and_mirrored(tmp_path: Path) -> None:
@@ -132,7 +139,7 @@ def test_a_prepared_folder_is_cut_and_mirrored(tmp_path: Path) -> None:
         noise = torch.randint(0, 256, (40, 48 + number, 3), generator=generator(number)).numpy().astype(np.uint8)
         Image.fromarray(noise).save(source / f"{number}.png")
     prepare(source, tmp_path / "data", PrepareOptions())
-    recipe = made(f"data={tmp_path / 'data'}", "size=32", "mirrored=true", "held_out=2", name="autoencoder_vq_f4")
+    recipe = made(f"data={tmp_path / 'data'}", "mirrored=true", "held_out=2", name="autoencoder_vq_f4")
     prepared = recipe.prepare(tmp_path / "run")
     batch = prepared.source.batch(0, 6)["image"]
     assert batch.shape == (6, 3, 32, 32)

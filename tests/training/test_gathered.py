@@ -14,13 +14,13 @@ from tiny_training import CONFIG, Numbers, everything, network
 from torch import Tensor, nn
 
 from tintype.common.rng import generator
+from tintype.common.shares import whole
 from tintype.models.clip import CLIPTextConfig
 from tintype.models.clip_image import CLIPImageConfig
 from tintype.models.clip_pair import CLIP, CLIPConfig
 from tintype.objectives.contrastive import ContrastiveConfig, ContrastiveObjective
 from tintype.training.gathered import gathered_backward
 from tintype.training.loop import train
-from tintype.training.shares import whole
 from tintype.training.world import ALONE, World, joined
 
 PARALLEL = ("ddp", "fsdp")

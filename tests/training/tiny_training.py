@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from tintype.common.config import to_json
 from tintype.common.files import reserved
 from tintype.common.rng import generator
+from tintype.common.shares import whole
 from tintype.training.loop import Hook, TrainConfig, train
-from tintype.training.shares import whole
 from tintype.training.state import TrainingState
 
 CONFIG = TrainConfig(steps=12, batch_size=4, learning_rate=0.05, warmup=4, save_every=100)

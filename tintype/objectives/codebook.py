@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from tintype.common.shares import like, whole
 from tintype.models.autoencoder import Codebook, looked_up, nearest_codes
 from tintype.objectives.base import Processes
 
@@ -91,14 +92,14 @@ class CodebookLearning(nn.Module):
 
         counts = self.counts.lerp(uses * unit, 1 - decay)
         means = self.sums.lerp(sums * unit, 1 - decay)
-        codes = codebook
+        now = codes = whole(codebook)
         if self.config.learning == "average":
             total, epsilon = counts.sum(), self.config.epsilon
             smoothed = (counts + epsilon) / (total + len(counts) * epsilon) * total
             codes = means / smoothed[:, None]
         dead = counts < self.config.revive_below
         revived = torch.where(dead[:, None], chances, codes)
-        codebook.copy_(torch.where(sound, revived, codebook))
+        codebook.copy_(like(torch.where(sound, revived, now), codebook))
         self.counts.copy_(torch.where(sound, torch.where(dead, 1.0, counts), self.counts))
         self.sums.copy_(torch.where(sound, torch.where(dead[:, None], chances, means), self.sums))
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from tintype.training.shares import like, local, whole
+from tintype.common.shares import like, local, whole
 
 
 def warmed(decay: float) -> Callable[[int], float]:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from tintype.common.config import Json
 from tintype.common.memory import kept_memory
 from tintype.common.rng import generator
+from tintype.common.shares import by_kind
 from tintype.objectives.base import Batch, GatheredObjective, Objective, Settling
 from tintype.training.config import TrainConfig
 from tintype.training.gathered import gathered_backward
@@ -25,7 +26,6 @@ from tintype.training.guard import Buffers, Guard
 from tintype.training.networks import fit_networks
 from tintype.training.parallel import Parallel, Replicated
 from tintype.training.power_ema import forget_snapshots
-from tintype.training.shares import by_kind
 from tintype.training.state import TrainingState, clear_leftovers, stopping
 from tintype.training.world import ALONE, World
 

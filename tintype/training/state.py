@@ -21,10 +21,10 @@ from torch import Tensor, nn
 
 from tintype.common.config import Json
 from tintype.common.files import load_tensors, remove_folder, save_tensors, whole_folder
+from tintype.common.shares import like
 from tintype.training.ema import EMA, warmed
 from tintype.training.guard import Skips
 from tintype.training.power_ema import power, save_snapshot
-from tintype.training.shares import like
 from tintype.training.world import ALONE, World
 
 SHARDS = "shards"
