@@ -29,8 +29,8 @@ class _Whole(nn.Module):
         self.parts = nn.ModuleDict(dict(parts))
 
     def forward(self, call: Callable[[], T]) -> T:
-        for layer in self.modules():  # a network may read a layer's weight without calling the layer
-            if isinstance(layer, FSDPModule) and layer is not self:
+        for layer in self.parts.modules():  # a network may read a layer's weight without calling the layer
+            if isinstance(layer, FSDPModule):
                 layer.unshard()
         return call()
 
