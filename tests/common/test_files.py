@@ -1,5 +1,6 @@
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -203,3 +204,53 @@ def test_metadata_that_is_not_json_names_the_file(tmp_path: Path, text: str) -> 
     save_file(TENSORS, path, metadata={"tintype": text})
     with pytest.raises(ValueError, match=r"odd\.safetensors: 'tintype' in its header is not JSON"):
         load_metadata(path)
+
+
+@pytest.fixture
+def acts(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """What is asked of the system, in order: (flush, name), (rename, new name). Temporary names are "new"."""
+    found: list[tuple[str, str]] = []
+
+    def told(path: str) -> str:
+        return "new" if path.endswith(".tmp") else os.path.basename(path)
+
+    opened: dict[int, str] = {}
+    system_open = os.open
+
+    def open_(path: Path, *rest: int) -> int:
+        descriptor = system_open(path, *rest)
+        opened[descriptor] = told(str(path))
+        return descriptor
+
+    def fsync(descriptor: int) -> None:
+        found.append(("flush", opened[descriptor]))
+
+    def renaming(original: Callable[[Path, Path], None]) -> Callable[[Path, Path], None]:
+        def rename(old: Path, new: Path) -> None:
+            found.append(("rename", told(str(new))))
+            original(old, new)
+
+        return rename
+
+    monkeypatch.setattr("tintype.common.files.os.open", open_)
+    monkeypatch.setattr(os, "fsync", fsync)
+    for name in ("rename", "replace"):
+        monkeypatch.setattr(os, name, renaming(getattr(os, name)))
+    return found
+
+
+def test_bytes_are_on_the_disk_before_a_file_has_its_name(tmp_path: Path, acts: list[tuple[str, str]]) -> None:
+    """Else a machine that stops at once leaves the name with nothing in it; and then the name is, in its folder."""
+    with whole_file(tmp_path / "a.txt") as temporary:
+        temporary.write_text("all")
+    assert acts == [("flush", "new"), ("rename", "a.txt"), ("flush", tmp_path.name)]
+
+
+def test_all_of_a_folder_is_on_the_disk_before_it_has_its_name(tmp_path: Path, acts: list[tuple[str, str]]) -> None:
+    with whole_folder(tmp_path / "step") as temporary:
+        (temporary / "shards").mkdir()
+        for name in ("a.txt", "shards/b.txt"):
+            (temporary / name).write_text("all")
+    before = {("flush", "a.txt"), ("flush", "shards"), ("flush", "b.txt"), ("flush", "new")}
+    assert set(acts[:4]) == before
+    assert acts[4:] == [("rename", "step"), ("flush", tmp_path.name)]
