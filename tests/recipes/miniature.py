@@ -55,6 +55,12 @@ SMALL = {
         "latents=24",
         "steps=2",
     ),
+    "compression_study": (
+        *TRAIN,
+        'unet={"in_channels":4,"out_channels":4,"width":8,"mult":[1],"num_blocks":1,"depth":[0],'
+        '"context_dim":null,"num_heads":1,"norm_groups":4}',
+        "latents=24",
+    ),
     "latent_diffusion": LATENT_DIFFUSION,
     "stable_diffusion_1": (*LATENT_DIFFUSION, *IN_EARNEST),
     "class_to_image_imagenet": (*LATENT_DIFFUSION, *IN_EARNEST),
@@ -68,6 +74,7 @@ def small(name: str, *more: str) -> Recipe:
 # What a recipe reads of another's finished run: {recipe: {field: (that recipe, its file)}}
 NEEDS = {
     "default_autoencoder": {"features": ("scene_classifier", "classifier.safetensors")},
+    "compression_study": {"autoencoder": ("default_autoencoder", "autoencoder.safetensors")},
     "default_text2img": {"autoencoder": ("default_autoencoder", "autoencoder.safetensors")},
     "latent_diffusion": {"autoencoder": ("default_autoencoder", "autoencoder.safetensors")},
     "stable_diffusion_1": {"autoencoder": ("default_autoencoder", "autoencoder.safetensors")},

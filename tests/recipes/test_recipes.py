@@ -314,10 +314,16 @@ def test_what_may_change_when_a_run_goes_on() -> None:
         "train.keep",
         "font",
         "sheet_every",
+        "tensorboard",
+        "publish_std",
     }
+    autoencoder = {"data", "features", "lpips", "validate_every"}
     latent_diffusion = {"data", "autoencoder", "frozen", "validate_every", "steps", "cfg_scale", "scheduler"}
     own = {
         "scene_classifier": set[str](),
+        "autoencoder": autoencoder,
+        "autoencoder_kl_f8": autoencoder,
+        "autoencoder_vq_f4": autoencoder,
         "clip": {"data"},
         "clip_vit_b32": {"data"},
         "default_autoencoder": {"features"},
