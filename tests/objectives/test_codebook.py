@@ -1,5 +1,7 @@
 """How codebooks learn: running means against the paper's equations, use, revival, and independence of who saw what."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -175,6 +177,24 @@ def test_a_step_that_is_not_finite_teaches_nothing() -> None:
     assert float(learning.settle(codebook.weight, Alone())["revived"]) == 0
     for name, value in {"weight": codebook.weight, **learning.state_dict()}.items():
         assert torch.equal(value, before[name]), name
+
+
+@pytest.mark.parametrize("config", [CodebookConfig(), CodebookConfig(learning="average")], ids=lambda one: one.learning)
+def test_a_step_whose_update_is_skipped_leaves_the_codes(config: CodebookConfig) -> None:
+    """Though its latents are numbers, for a loss may fail behind them; and it is forgotten."""
+    codebook, learning = made(replace(config, revive_below=0.995))
+    before = [value.clone() for value in (codebook.weight, learning.counts, learning.sums)]
+    keep(learning, codebook, latents(1))
+    assert float(learning.settle(codebook.weight, Alone(), skip=torch.ones(()))["revived"]) == 0
+    for value, old in zip((codebook.weight, learning.counts, learning.sums), before, strict=True):
+        assert torch.equal(value, old)
+    keep(learning, codebook, latents(2))
+    learning.settle(codebook.weight, Alone(), skip=torch.zeros(()))
+    other, straight = made(replace(config, revive_below=0.995))
+    keep(straight, other, latents(2))
+    straight.settle(other.weight, Alone())
+    assert torch.equal(codebook.weight, other.weight)
+    assert not torch.equal(codebook.weight, before[0])
 
 
 def test_the_nearest_code_is_looked_for_in_single_precision_under_autocast() -> None:

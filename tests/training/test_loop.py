@@ -295,7 +295,11 @@ def test_an_update_that_is_not_finite_is_as_if_it_had_not_been(
     assert told[1].endswith("the update is skipped, 2 so far")
 
 
-def test_a_run_with_skipped_steps_resumes_exactly(tmp_path: Path) -> None:
+@pytest.mark.parametrize("read_every", [1, 4])
+def test_a_run_with_skipped_steps_resumes_exactly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read_every: int
+) -> None:
+    monkeypatch.setitem(READ_EVERY, "cpu", read_every)
     poison = (2, 5, 6)
     for name in ("whole", "parts"):
         (tmp_path / name).mkdir()
@@ -449,7 +453,7 @@ class Counting(Regression):
         self.kept = self.kept + batch["x"].sum()
         return super().loss(part, batch, noise, step=step)
 
-    def settle(self, part: str, processes: Processes) -> dict[str, Tensor]:
+    def settle(self, part: str, processes: Processes, *, skip: Tensor | None = None) -> dict[str, Tensor]:
         seen = self.parts[part].get_buffer("seen")
         seen += processes.total(self.kept)
         self.kept = torch.zeros(())

@@ -75,12 +75,12 @@ class AutoencodingObjective:
         image = batch["image"]
         return self._critic_loss(image, noise, step) if part == "critic" else self._loss(image, noise, step)
 
-    def settle(self, part: str, processes: Processes) -> dict[str, Tensor]:
+    def settle(self, part: str, processes: Processes, *, skip: Tensor | None = None) -> dict[str, Tensor]:
         """The codebook takes in who used it."""
         learning, codebook = self.model.learning, self.model.autoencoder.codebook
         if part != "autoencoder" or learning is None or codebook is None:
             return {}
-        return learning.settle(codebook.weight, processes)
+        return learning.settle(codebook.weight, processes, skip=skip)
 
     def _loss(self, image: Tensor, noise: torch.Generator, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         trip = self.model(image, noise)

@@ -55,7 +55,8 @@ class Settling(Protocol):
     """An objective that changes parameters by more than gradients: codebooks, from what its losses keep of each
     micro-batch; a temperature that has bounds."""
 
-    def settle(self, part: str, processes: Processes) -> dict[str, Tensor]:
+    def settle(self, part: str, processes: Processes, *, skip: Tensor | None = None) -> dict[str, Tensor]:
         """Called after each update of a part, before it is averaged or saved: take in what the losses of this step
-        kept, in all processes, and forget it. Gives detached scalars to report."""
+        kept, in all processes, and forget it; where `skip` is 1, for the update was not finite, only forget it. Gives
+        detached scalars to report."""
         ...

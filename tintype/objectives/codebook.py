@@ -79,15 +79,18 @@ class CodebookLearning(nn.Module):
         self._kept = one if self._kept is None else self._kept.merged(one)
 
     @torch.no_grad()
-    def settle(self, codebook: Tensor, processes: Processes) -> dict[str, Tensor]:
+    def settle(self, codebook: Tensor, processes: Processes, *, skip: Tensor | None = None) -> dict[str, Tensor]:
         """Take in the step: move codes (K C, in place) to the mean of their users if they learn so, and revive the
-        dead. A step that was not finite changes nothing. Reports usage (the share of codes used in this step),
-        perplexity (how many codes, were they used alike, would tell as much) and the number revived."""
+        dead. A step that was not finite, or whose update was skipped, changes nothing. Reports usage (the share of
+        codes used in this step), perplexity (how many codes, were they used alike, would tell as much) and the number
+        revived."""
         assert self._kept is not None  # a loss was asked for before
         uses, sums = processes.total(self._kept.uses), processes.total(self._kept.sums)
         chances = _luckiest(processes.gather(self._kept.chances))[:, 1:]
         self._kept = None
         sound = sums.isfinite().all()
+        if skip is not None:
+            sound = sound & ~skip.bool()
         decay, unit = self.config.decay, len(uses) / uses.sum()
 
         counts = self.counts.lerp(uses * unit, 1 - decay)

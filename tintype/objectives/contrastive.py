@@ -73,7 +73,7 @@ class ContrastiveObjective:
             loss = -F.logsigmoid(answers * logits).sum() / count
         return loss, _told(logits.detach(), right, features, rows) | {"scale": scale.detach()[0] * len(right) / count}
 
-    def settle(self, part: str, processes: Processes) -> dict[str, Tensor]:
+    def settle(self, part: str, processes: Processes, *, skip: Tensor | None = None) -> dict[str, Tensor]:
         """The temperature stays from 1 to 100 after each update, as open_clip keeps it."""
         self.clip.clamp()
         return {}

@@ -174,7 +174,7 @@ def _update(
     """Move the part's weights, but where `skip` is 1; what the objective has to tell of it."""
     vars(optimizer)["found_inf"] = skip  # fused optimizers read the decision on the device: the host need not know
     optimizer.step()
-    return objective.settle(part, world) if isinstance(objective, Settling) else {}
+    return objective.settle(part, world, skip=skip) if isinstance(objective, Settling) else {}
 
 
 def _backward(
