@@ -8,6 +8,7 @@ import pytest
 import torch
 from miniature import small
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tintype.apps.cli import main
 from tintype.checkpoints import load
@@ -155,7 +156,12 @@ def test_a_frozen_model_gives_first_stage_latent_space_and_text_tower(
 ) -> None:
     model = load(str(text2img / "model"), device="cpu")
     changes = (f"frozen={text2img / 'model'}", "autoencoder=null", "condition=text")
-    run(small("stable_diffusion_1", *changes, "train.steps=1"), tmp_path, progress=False)
+    run(small("stable_diffusion_1", *changes, "train.steps=1", "tensorboard=true"), tmp_path, progress=False)
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    (line,) = (json.loads(text) for text in (tmp_path / "validation.jsonl").read_text().splitlines())
+    (shown,) = events.Scalars("validation/loss")
+    assert (shown.step, shown.value) == (line["step"], pytest.approx(line["loss"]))
+    assert "sheet" in events.Tags()["images"]
     published = load(str(tmp_path / "model"), device="cpu")
     assert published.space == model.space
     for part in ("autoencoder", "conditioner"):

@@ -14,7 +14,7 @@ from tintype.common.config import to_json
 from tintype.common.device import usable_device
 from tintype.common.files import reserved
 from tintype.objectives.base import Objective
-from tintype.training.hooks import Log, Progress, Sheets
+from tintype.training.hooks import Log, Measured, Progress, Sheets
 from tintype.training.loop import Hook, Source, TrainConfig, train
 from tintype.training.power_ema import gamma_of, reconstruct
 from tintype.training.state import MAY_CHANGE, TrainingState, changeable, check_recipe
@@ -104,6 +104,9 @@ def run(recipe: Recipe, out: Path, *, progress: bool = True) -> bool:
             show = None if board is None else board.show
             hooks.append(Sheets(out, prepared.sheet, every=recipe.sheet_every, last=last, show=show))
         if board is not None:
+            for measured in prepared.hooks:
+                if isinstance(measured, Measured):
+                    measured.show = board.tell
             hooks.append(board)
         state = train(prepared.objective, prepared.source, recipe.train, out, recipe=told, hooks=hooks, world=world)
         if recipe.publish_std is not None:

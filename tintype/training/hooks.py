@@ -121,13 +121,14 @@ class Sheets:
 
 
 class Measured:
-    """Appends what `measure` finds as a JSON line, every so many steps and at the end. Lines of steps that are done
-    again give way, as those of `Log` do."""
+    """Appends what `measure` finds as a JSON line, every so many steps and at the end, and gives it to `show`. Lines of
+    steps that are done again give way, as those of `Log` do."""
 
     def __init__(
         self, path: Path, measure: Callable[[TrainingState], dict[str, float]], *, every: int, last: int
     ) -> None:
         self.path, self.measure, self.every, self.last = path, measure, every, last
+        self.show: Callable[[dict[str, float], int], None] | None = None
         self._begun = False
 
     def due(self, step: int) -> bool:
@@ -140,5 +141,8 @@ class Measured:
             self._begun = True
         if not self.due(step):
             return
+        found = self.measure(report.state)
         with self.path.open("a") as file:
-            file.write(json.dumps({"step": step} | self.measure(report.state)) + "\n")
+            file.write(json.dumps({"step": step} | found) + "\n")
+        if self.show is not None:
+            self.show(found, step)

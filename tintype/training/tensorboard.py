@@ -1,5 +1,6 @@
 """A run for TensorBoard to show: scalars and sheets, as `log.jsonl` and the pictures in the folder have them."""
 
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,6 +41,13 @@ class TensorBoard:
     def show(self, picture: Image.Image, step: int) -> None:
         writer = self._opened(step)
         writer.add_image("sheet", np.asarray(picture.convert("RGB")), step, dataformats="HWC")
+        writer.flush()
+
+    def tell(self, found: Mapping[str, float], step: int) -> None:
+        """What was measured of unseen samples."""
+        writer = self._opened(step)
+        for name, value in found.items():
+            writer.add_scalar(f"validation/{name}", value, step)
         writer.flush()
 
     def _opened(self, step: int) -> "SummaryWriter":
