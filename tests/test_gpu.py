@@ -14,7 +14,10 @@ import tintype
 from tintype.common.rng import Noise
 from tintype.diffusion.samplers import SAMPLERS
 from tintype.models.autoencoder import Autoencoder, AutoencoderConfig
+from tintype.models.critic import Critic, CriticConfig
+from tintype.objectives.adversarial import AdversarialConfig
 from tintype.objectives.autoencoding import AutoencodingConfig, AutoencodingObjective
+from tintype.objectives.codebook import CodebookConfig
 from tintype.recipes import run
 from tintype.training.loop import TrainConfig, train
 
@@ -47,14 +50,23 @@ def test_noise_is_the_cpus_noise() -> None:
 
 
 @PRECISIONS
-def test_the_first_stage_trains_and_resumes(tmp_path: Path, precision: Literal["fp32", "bf16"]) -> None:
+@pytest.mark.parametrize("codes", [None, 16])
+def test_the_first_stage_trains_and_resumes(
+    tmp_path: Path, precision: Literal["fp32", "bf16"], codes: int | None
+) -> None:
+    """Against a critic; with codes that are moved and revived."""
+
     class Source:
         def batch(self, first: int, count: int) -> dict[str, torch.Tensor]:
             return {"image": torch.full((count, 3, 16, 16), 0.5)}
 
     for steps in (3, 6):
-        autoencoder = Autoencoder(AutoencoderConfig(width=32, mult=(1, 2), num_blocks=1))
-        objective = AutoencodingObjective(autoencoder, AutoencodingConfig())
+        autoencoder = Autoencoder(AutoencoderConfig(width=32, mult=(1, 2), num_blocks=1, codebook_size=codes))
+        loss = AutoencodingConfig(
+            codebook=CodebookConfig(learning="average", decay=0.5, revive_below=0.3),
+            adversarial=AdversarialConfig(start=1),
+        )
+        objective = AutoencodingObjective(autoencoder, loss, critic=Critic(CriticConfig(num_layers=2)))
         config = TrainConfig(steps=steps, batch_size=2, device=DEVICE, precision=precision, save_every=3)
         assert train(objective, Source(), config, tmp_path).step == steps
 
