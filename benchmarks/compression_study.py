@@ -250,7 +250,7 @@ def table(measured: Mapping[str, Mapping[str, float]], speeds: Mapping[str, Mapp
 
 
 def plots(measured: Mapping[str, Mapping[str, float]], speeds: Mapping[str, Mapping[str, float]], path: Path) -> None:
-    import matplotlib.pyplot as plt
+    import matplotlib.pyplot as plt  # only where plots are drawn
 
     figure, (left, middle, right) = plt.subplots(1, 3, figsize=(14, 4.2), layout="constrained")
     shades = plt.get_cmap("viridis")(np.linspace(0.0, 0.85, len(FACTORS)))

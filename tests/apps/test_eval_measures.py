@@ -17,7 +17,9 @@ import tintype.evaluation.pictures
 from tintype.apps.cli import DONE, USAGE, main
 from tintype.checkpoints.native import save_network
 from tintype.conditioning.clip import CLIPModel
+from tintype.data.preparation.run import PrepareOptions, prepare
 from tintype.data.prepared import Prepared
+from tintype.data.selection import save_selection
 from tintype.evaluation.extractors import JudgeFeatures
 from tintype.evaluation.frechet import FrechetStatistics, frechet_distance, load_gaussian
 from tintype.evaluation.pair_figures import PairSums
@@ -294,3 +296,11 @@ def test_sizes_are_made_equal_when_asked(capsys: pytest.CaptureFixture[str], tmp
     told = measured(capsys, tmp_path, "pairs", larger, "--reference", reference, "--size", "32")
     assert float(str(told["psnr"])) > 25  # the same pictures, drawn at two sizes
     assert told["size"] == 32
+
+
+def test_a_filtered_folder_is_measured(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    prepare(folder(tmp_path / "pictures", seed=1), tmp_path / "prepared", PrepareOptions())
+    (tmp_path / "chosen").mkdir()
+    save_selection(tmp_path / "chosen", Prepared(tmp_path / "prepared"), np.arange(3, 12))
+    found = measured(capsys, tmp_path, "pairs", tmp_path / "chosen", "--reference", tmp_path / "chosen")
+    assert found["pictures"]["pictures"] == 9

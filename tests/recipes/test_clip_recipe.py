@@ -14,7 +14,9 @@ from tintype.common.files import load_tensors
 from tintype.conditioning.clip import to_pixels
 from tintype.conditioning.text import words_of
 from tintype.data.preparation.run import PrepareOptions, prepare
+from tintype.data.prepared import Prepared
 from tintype.data.scenes import Scenes, is_held_out
+from tintype.data.selection import save_selection
 from tintype.recipes import run
 from tintype.recipes.clip import ContrastiveRecipe
 
@@ -89,6 +91,15 @@ def test_a_prepared_folder_is_learned_but_for_what_measures(tmp_path: Path) -> N
     assert (model.config.words, model.network.config.text.vocabulary_size) == ((), 49_408)
     with pytest.raises(ValueError, match=r"held_out 10: expected 1 to 9, .*prepared has 10"):
         recipe(*settings, "held_out=10").split()
+
+
+def test_a_filtered_folder_is_learned_as_well(tmp_path: Path) -> None:
+    prepare(pictures(tmp_path / "pictures", 6), tmp_path / "prepared", PrepareOptions())
+    (tmp_path / "chosen").mkdir()
+    save_selection(tmp_path / "chosen", Prepared(tmp_path / "prepared"), np.array([0, 2, 5]))
+    settings = (f"data={tmp_path / 'chosen'}", "held_out=1")
+    assert sum(map(len, recipe(*settings).split())) == 3
+    assert recipe(*settings).inputs() != recipe(f"data={tmp_path / 'prepared'}").inputs()
 
 
 def test_sigmoid_runs_have_a_bias() -> None:

@@ -16,6 +16,7 @@ from tintype.training.power_ema import (
     SNAPSHOTS,
     Snapshot,
     combination,
+    forget_snapshots,
     gamma_of,
     power,
     reconstruct,
@@ -149,3 +150,12 @@ def test_a_run_keeps_them_and_resumes(tmp_path: Path) -> None:
 def test_a_run_without_them_keeps_no_snapshots(tmp_path: Path) -> None:
     run(tmp_path, objective=Regression())
     assert not (tmp_path / SNAPSHOTS).exists()
+
+
+def test_files_of_others_beside_snapshots_are_left_alone(tmp_path: Path) -> None:
+    for step in (2, 4):
+        save_snapshot(tmp_path, "network", 0.1, step, {"x": torch.zeros(1)})
+    (tmp_path / SNAPSHOTS / "mine.safetensors").write_bytes(b"")
+    forget_snapshots(tmp_path, 2)
+    left = sorted(path.name for path in (tmp_path / SNAPSHOTS).iterdir())
+    assert left == ["mine.safetensors", "network-0.1-00000002.safetensors"]

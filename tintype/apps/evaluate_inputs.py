@@ -16,8 +16,10 @@ from tintype.checkpoints.native import load_network
 from tintype.checkpoints.single_file import load_first_stage
 from tintype.checkpoints.tensors import open_tensors
 from tintype.common.files import METADATA_KEY
+from tintype.data.opening import open_samples
 from tintype.data.prepared import DATASET, Prepared
 from tintype.data.samples import Samples
+from tintype.data.selection import SELECTION
 from tintype.evaluation.extractors import (
     INCEPTION_FILE,
     INCEPTION_PLACE,
@@ -45,9 +47,9 @@ def figures_asked(asked: str | None, *, statistics: bool) -> tuple[Figure, ...]:
 def _samples(name: str) -> tuple[Samples, str]:
     """A data set on disk, and digits that tell its content."""
     path = Path(os.path.expanduser(name))
-    if (path / DATASET).is_file():
-        prepared = Prepared(path)
-        return prepared, prepared.info.digest[:10]
+    if (path / DATASET).is_file() or (path / SELECTION).is_file():
+        opened = open_samples(path)
+        return opened.samples, opened.digest[:10]
     folder = Folder(path)
     return folder, folder.digest
 

@@ -20,10 +20,9 @@ from tintype.common.rng import generator
 from tintype.conditioning.clip import CLIPModel, CLIPModelConfig
 from tintype.conditioning.text import TextReader, word_ids
 from tintype.data.augment import any_caption, random_resized_crop
-from tintype.data.prepared import Prepared
+from tintype.data.opening import open_samples
 from tintype.data.samples import Batches, Samples, SceneSamples, images, texts
 from tintype.data.scenes import SceneConfig, Scenes, is_held_out, with_article
-from tintype.data.shards import DATASET
 from tintype.data.sources import appearance
 from tintype.data.views import Part
 from tintype.evaluation.caption_figures import RetrievalSums
@@ -32,7 +31,7 @@ from tintype.models.clip import CLIPTextConfig
 from tintype.models.clip_image import CLIPImageConfig
 from tintype.models.clip_pair import CLIP, CLIPConfig
 from tintype.objectives.contrastive import ContrastiveConfig, ContrastiveObjective, loss_at_chance
-from tintype.recipes.base import Recipe, Run, digest
+from tintype.recipes.base import Recipe, Run
 from tintype.recipes.default_text2img import taught_words
 from tintype.training.collapse import CollapseWatch
 from tintype.training.loop import TrainConfig
@@ -45,10 +44,11 @@ SCENE_TEMPLATES = ("{}", "a picture of {}", "{} on a white background", "{} on a
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ContrastiveRecipe(Recipe):
-    """data: a prepared folder, read with all of CLIP's vocabulary; without it, the first `samples` of `scenes`, whose
-    words alone are taught. smallest_crop: share of a picture's area that a training sample shows at least; 1: the
-    square in its middle. held_out: pairs that measure the result; of a folder they are drawn by chance and never
-    trained on, of scenes they show combinations that training never does. `text.vocabulary_size` follows from the data.
+    """data: a prepared or filtered folder, read with all of CLIP's vocabulary; without it, the first `samples` of
+    `scenes`, whose words alone are taught. smallest_crop: share of a picture's area that a training sample shows at
+    least; 1: the square in its middle. held_out: pairs that measure the result; of a folder they are drawn by chance
+    and never trained on, of scenes they show combinations that training never does. `text.vocabulary_size` follows
+    from the data.
     """
 
     scenes: SceneConfig
@@ -63,7 +63,7 @@ class ContrastiveRecipe(Recipe):
     def inputs(self) -> dict[str, str]:
         if self.data is None:
             return {"scenes": appearance(Scenes(self.scenes, font=self.font))}
-        return {"data": digest(Path(self.data) / DATASET)}
+        return {"data": open_samples(Path(self.data)).digest}
 
     def model(self) -> CLIPModelConfig:
         words = taught_words(self.scenes) if self.data is None else ()
@@ -103,7 +103,7 @@ class ContrastiveRecipe(Recipe):
         """What is learned from and what measures."""
         if self.data is None:
             return SceneSamples(Scenes(self.scenes, font=self.font), self.samples), self._unseen_scenes()
-        every = Prepared(Path(self.data))
+        every = open_samples(Path(self.data)).samples
         if not 0 < self.held_out < len(every):
             raise ValueError(f"held_out {self.held_out}: expected 1 to {len(every) - 1}, {self.data} has {len(every)}")
         order = torch.randperm(len(every), generator=generator("held out")).numpy()

@@ -61,7 +61,7 @@ def save_snapshot(out: Path, part: str, std: float, step: int, average: dict[str
 def forget_snapshots(out: Path, step: int) -> None:
     """Remove those after a step: the run goes on from there, and perhaps otherwise."""
     for path in (out / SNAPSHOTS).glob("*.safetensors"):
-        if int(path.stem.rpartition("-")[2]) > step:
+        if (match := _NAME.fullmatch(path.stem)) and int(match["step"]) > step:
             path.unlink()
 
 
