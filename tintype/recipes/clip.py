@@ -5,6 +5,11 @@
 
 Publishes `clip.safetensors` (both towers; `checkpoints.clip.load_clip` opens it) and `retrieval.json`: what the
 published weights score on pairs that were held out.
+
+Cost: 2,500 steps of 64 pairs, 0.2 s of CPU time each; 53 minutes with one thread on a machine busy with much else.
+Score, on 1,000 scenes of combinations that training never shows: a picture finds its caption first in 80.4 % (R@5 96.7,
+R@10 98.4), a caption its picture in 80.7 % (94.3, 96.5); chance is 0.1 %. Of 256 emoji the right one is named in
+42.8 %, among five in 80.4 % (zero-shot, scenes of one). 1.4 million parameters, 2.8 MB.
 """
 
 import json
