@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -142,8 +143,15 @@ def test_foreign_files_and_names_are_refused(tmp_path: Path) -> None:
         read_header(foreign)
     with pytest.raises(ValueError, match=r"its tensors are named x; expected a Stable Diffusion"):
         tintype.load(str(foreign))
-    with pytest.raises(ValueError, match=r"is one network of a model of ours; open the folder"):
+    with pytest.raises(ValueError, match=r"is one network of ours, unet; open the folder .*default"):
         tintype.load(EMBEDDED / "unet.safetensors")
+    alone = tmp_path / "unet.safetensors"
+    shutil.copy(EMBEDDED / "unet.safetensors", alone)
+    with pytest.raises(ValueError, match=r"is one network of ours, unet; it makes no pictures alone"):
+        tintype.load(alone)
+    shutil.copytree(EMBEDDED, tmp_path / "run" / "model")
+    with pytest.raises(ValueError, match=r"run is a folder without .*; open .*run/model$"):
+        tintype.load(tmp_path / "run")
     with pytest.raises(ValueError, match=r"a folder without model_index\.json or model\.json"):
         tintype.load(str(tmp_path))
     with pytest.raises(ValueError, match="no model 'defualt'; expected default"):

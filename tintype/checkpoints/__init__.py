@@ -69,8 +69,9 @@ def load(
         return load_model(path, device=device, dtype=precision)
     first_stage = None if vae is None else _first_stage(vae, device)
     if path.is_dir() and not (path / INDEX).is_file():
+        within = f"; open {path / 'model'}" if (path / "model" / CONFIG).is_file() else ""  # what a run published
         raise ValueError(
-            f"{path} is a folder without {INDEX} or {CONFIG}; expected a model in diffusers' layout or ours"
+            f"{path} is a folder without {INDEX} or {CONFIG}; expected a model in diffusers' layout or ours{within}"
         )
     if path.is_dir():
         return load_diffusers_folder(

@@ -11,6 +11,8 @@ from torch import nn
 
 from tintype.checkpoints.fill import fill, state
 from tintype.checkpoints.hashes import digest
+from tintype.checkpoints.model_folder import CONFIG
+from tintype.checkpoints.native import read_header
 from tintype.checkpoints.tensors import TensorFile, open_tensors
 from tintype.common.config import Json, to_json
 from tintype.common.files import METADATA_KEY, save_tensors
@@ -68,7 +70,9 @@ def load_single_file(
     """
     file = open_tensors(path)
     if METADATA_KEY in file.metadata:
-        raise ValueError(f"{path} is one network of a model of ours; open the folder {path.parent}")
+        whole = (path.parent / CONFIG).is_file()
+        what = f"open the folder {path.parent}" if whole else "it makes no pictures alone: see docs/training.md"
+        raise ValueError(f"{path} is one network of ours, {read_header(path).kind}; {what}")
     try:
         check_whole(file.shapes, autoencoder=first_stage is None)
         own = first_stage.network.config if first_stage else autoencoder_config(below(file.shapes, AUTOENCODER))
