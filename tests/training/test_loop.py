@@ -1,3 +1,4 @@
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import replace
@@ -289,7 +290,7 @@ def test_an_update_that_is_not_finite_is_as_if_it_had_not_been(
     assert not torch.equal(seen[6]["network average 4.weight"], seen[5]["network average 4.weight"])
     assert int(state.optimizers["network"].state_dict()["state"][0]["step"]) == 10
     assert state.skips["network"].state() == [0, 2]
-    told = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    told = [record.message for record in caplog.records if record.levelno == logging.WARNING]
     assert len(told) == 2
     assert "step 5: loss of network is" in told[0]
     assert told[1].endswith("the update is skipped, 2 so far")
