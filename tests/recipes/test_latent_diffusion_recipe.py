@@ -117,6 +117,29 @@ def test_prepared_pictures_are_encoded_on_the_way_and_stored_latents_are_not(tmp
     torch.testing.assert_close(found[1]["mean"], expected, rtol=2e-3, atol=2e-3)
 
 
+def test_pictures_are_mirrored_when_asked_and_every_caption_is_read(tmp_path: Path, autoencoder: Path) -> None:
+    said = ("a red thing", "something red", "one that is red")
+    (tmp_path / "pictures").mkdir()
+    for number in range(9):
+        pixels = np.random.default_rng(number).integers(0, 256, (16, 16, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "pictures" / f"{number}.png")
+    rows = [json.dumps({"file_name": f"{number}.png", "text": text}) for number in range(9) for text in said]
+    (tmp_path / "pictures" / "captions.jsonl").write_text("\n".join(rows))
+    prepare(tmp_path / "pictures", tmp_path / "prepared", PrepareOptions())
+
+    def batch(*more: str) -> dict[str, torch.Tensor]:
+        recipe = small("latent_diffusion", *settings(autoencoder, "text"), f"data={tmp_path / 'prepared'}", *more)
+        return dict(recipe.prepare(tmp_path).source.batch(0, 7))
+
+    plain, turned = batch(), batch("mirrored=true")
+    assert len({tuple(row) for row in plain["ids"].tolist()}) == 3
+    same = (plain["image"] == turned["image"]).flatten(1).all(dim=1)
+    mirrored = (plain["image"].flip(3) == turned["image"]).flatten(1).all(dim=1)
+    assert (same | mirrored).all()
+    assert mirrored.any()
+    assert same.any()
+
+
 def test_latents_of_many_sizes_train_in_batches_of_one(tmp_path: Path, autoencoder: Path) -> None:
     """From pictures of three shapes, filtered, over latents in buckets to a model."""
     for number in range(12):

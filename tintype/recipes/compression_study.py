@@ -5,7 +5,7 @@
 
 All first stages see the same pictures. All diffusion models are unconditional, of 2.8 million parameters, and do the
 same number of operations, so those of a high factor see more samples (LDM, table 13, does
-the same by the largest batch that a GPU holds). docs/compression.md has the results.
+the same by the largest batch that a GPU holds).
 """
 
 import json

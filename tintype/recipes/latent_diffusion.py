@@ -25,13 +25,14 @@ from PIL import Image
 from tintype.checkpoints import load
 from tintype.checkpoints.model_folder import save_model
 from tintype.checkpoints.native import load_network, read_space
-from tintype.common.config import to_json
+from tintype.common.config import added, to_json
 from tintype.common.registry import pick
 from tintype.common.rng import generator
 from tintype.conditioning.class_label import ClassConditioner, ClassConfig
 from tintype.conditioning.layout import LayoutConditioner, LayoutConfig
 from tintype.conditioning.spatial import SpatialConditioner, SpatialConfig
 from tintype.conditioning.text import TextConditioner, TextConfig, word_ids
+from tintype.data.augment import any_caption, flips
 from tintype.data.buckets import order_of
 from tintype.data.encoding import make_latents
 from tintype.data.latents import CONTENTS, StoredLatents
@@ -83,7 +84,8 @@ MEASURED = 64  # pictures that the latent space is measured on where no latents 
 class LatentDiffusionTraining(Recipe):
     """`autoencoder` names the first stage, or `frozen` a model (name, folder, checkpoint) whose first stage, latent
     space and, for text, tower are used as they are. `samples`: how many scenes; `held_out`: how many samples, the
-    data's last, are not trained on but drawn, and measured at `levels` noise levels.
+    data's last, are not trained on but drawn, and measured at `levels` noise levels. `mirrored`: every other picture is
+    turned left to right (of stored latents: `tintype latents --mirrored`). Of several captions one is drawn each time.
 
     `unet`: its channels in and out, context and vector are set to what the first stage and `condition` need. `text`:
     the tower that is trained; of scenes it knows the words, else CLIP's vocabulary.
@@ -98,6 +100,7 @@ class LatentDiffusionTraining(Recipe):
     condition: Steered = "text"
     steering: SteeringSizes = field(default_factory=SteeringSizes)
     dropout: float = 0.1
+    mirrored: bool = added(False)
     data: str | None = field(default=None, metadata=MAY_CHANGE)
     autoencoder: str | None = field(default=None, metadata=MAY_CHANGE)
     frozen: str | None = field(default=None, metadata=MAY_CHANGE)
@@ -216,6 +219,7 @@ class LatentDiffusionTraining(Recipe):
                 data.training,
                 [images if data.stored is None else latents, *columns_of(steering)],
                 seed=self.train.seed,
+                augment=[any_caption, *([flips()] if self.mirrored else [])],
                 order=order_of(data.training.sizes, batch_size=self.train.batch_size, seed=self.train.seed),
             ),
             sheet=draw,
