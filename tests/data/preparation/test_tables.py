@@ -159,6 +159,9 @@ def test_columns_of_other_names_are_named(tmp_path: Path) -> None:
         prepared(root, tmp_path / "out", source=SourceOptions(tables=("u.csv",)))
     prepared(root, tmp_path / "out", source=SourceOptions(file_column="bild", caption_column="Was"))
     assert captions(tmp_path / "out") == {"a.png": ["rot"]}
+    for options in (SourceOptions(caption_column="nope"), SourceOptions(file_column="bild", caption_column="nope")):
+        with pytest.raises(ValueError, match=r"--caption-column nope: none of 1 tables in .* has such columns"):
+            prepared(root, tmp_path / "other", source=options)
 
 
 def test_without_pyarrow_a_parquet_table_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

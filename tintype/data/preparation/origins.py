@@ -127,8 +127,15 @@ def _tables(tree: Tree, options: SourceOptions) -> tuple[str, ...]:
             raise ValueError(f"--table {name}: {opened.detail}")
     if options.tables:
         return options.tables
-    found = [name for name in tree.files if suffix_of(name) in TABLES]
-    return tuple(name for name in found if _is_table(tree, name, options))
+    found = [name for name in tree.files if suffix_of(name) in TABLES and _is_table(tree, name, options)]
+    named = {"--file-column": options.file_column, "--caption-column": options.caption_column}
+    asked = " ".join(f"{flag} {column}" for flag, column in named.items() if column is not None)
+    if asked and all(isinstance(_open(tree, name, options), Finding) for name in found):
+        raise ValueError(
+            f"{asked}: none of {len(found)} tables in {tree.root} has such columns; expected names that a table's "
+            "header has"
+        )
+    return tuple(found)
 
 
 def _is_table(tree: Tree, name: str, options: SourceOptions) -> bool:
