@@ -15,7 +15,7 @@ LARGEST_WEIGHT = 1e4
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AdversarialConfig:
     """weight: of the adversarial term when its gradient is as long as that of the reconstruction (equation 6). Before
-    step `start` the critic neither acts nor learns."""
+    step `start` the critic neither acts nor learns (but weight decay, if there is any, shrinks it)."""
 
     weight: float = 0.5
     start: int = 50_001
