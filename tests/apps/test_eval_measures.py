@@ -98,7 +98,7 @@ def test_pictures_against_a_reference(
     assert str(told["extractor"]).startswith("judge-")
     assert "fid" not in told
     assert {"kernel_distance", "precision", "recall", "class_score"} <= told.keys()
-    assert [FEW in line for line in told["warnings"]] == [True, True, False]  # type: ignore[union-attr]
+    assert [FEW in line for line in told["warnings"]] == [True, True, False]
     again = measured(capsys, tmp_path, "pictures", pictures, "--reference", statistics, *judge)
     assert again["frechet_distance"] == pytest.approx(told["frechet_distance"], rel=1e-12)
     assert again["class_score"] == told["class_score"]
@@ -162,7 +162,7 @@ def test_a_model_is_sampled_from_the_captions_of_the_reference(
     sums[1].update(JudgeFeatures()(pixels(reference)).pooled)
     expected = frechet_distance(*(one.gaussian() for one in sums))
     assert told["frechet_distance"] == pytest.approx(expected, rel=1e-4)
-    assert told["pictures"]["model"] == model.digest  # type: ignore[index]
+    assert told["pictures"]["model"] == model.digest
 
 
 def tiny_clip(path: Path) -> CLIPModel:
@@ -186,7 +186,7 @@ def test_clip_score(capsys: pytest.CaptureFixture[str], tmp_path: Path, pictures
     by_clip = measured(capsys, tmp_path, "pictures", pictures, "--reference", reference, *extractor)
     assert str(by_clip["extractor"]).startswith("clip-")
     assert "class_score" not in by_clip
-    assert any("tells no classes apart" in line for line in by_clip["warnings"])  # type: ignore[union-attr]
+    assert any("tells no classes apart" in line for line in by_clip["warnings"])
 
 
 def test_retrieval_and_zero_shot(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -227,7 +227,7 @@ def test_a_stopped_measurement_goes_on(
         calls += 1
         if calls == 3:
             raise KeyboardInterrupt
-        update(self, first, samples)  # type: ignore[arg-type]
+        update(self, first, samples)
 
     clock = SimpleNamespace(monotonic=itertools.count(step=100).__next__)  # so that it saves after every batch
     monkeypatch.setattr("tintype.evaluation.streaming.time", clock)

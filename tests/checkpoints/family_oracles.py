@@ -91,7 +91,7 @@ def _small_tower(tower: TextConfig) -> TextConfig:
 
 
 def text_towers(conditioner: ConditionerConfig | None) -> tuple[TextConfig, ...]:
-    return conditioner.towers if isinstance(conditioner, TextTowersConfig) else (conditioner,)  # type: ignore[return-value]
+    return conditioner.towers if isinstance(conditioner, TextTowersConfig) else (conditioner,)
 
 
 def pipeline(name: str) -> DiffusionPipeline:

@@ -86,7 +86,7 @@ def networks(theirs: DiffusionPipeline) -> dict[str, torch.nn.Module]:
 
 def settings(config: object) -> dict[str, object]:
     """A component's, lists and tuples alike."""
-    found = config.to_dict() if hasattr(config, "to_dict") else dict(config)  # type: ignore[call-overload]
+    found = config.to_dict() if hasattr(config, "to_dict") else dict(config)
     return json.loads(json.dumps({name: one for name, one in found.items() if name not in UNUSED}, default=str))
 
 

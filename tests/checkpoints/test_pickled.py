@@ -80,7 +80,7 @@ class Canary:
         self.path = path
 
     def __reduce__(self) -> tuple[object, tuple[str]]:
-        return Path.touch, (self.path,)  # type: ignore[return-value]
+        return Path.touch, (self.path,)
 
 
 @pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4, 5])

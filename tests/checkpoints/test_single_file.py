@@ -105,7 +105,7 @@ def test_half_precision_opens_in_float32_and_stays_half_when_asked(
     assert {one.dtype for one in whole.values()} == {torch.float32}
     for name, one in exact.items():
         assert torch.equal(whole[name], one.to(stored).float()), name
-    half = tintype.load(sd1.saved(tmp_path, lambda _: halved), dtype=str(stored).removeprefix("torch."))  # type: ignore[arg-type]
+    half = tintype.load(sd1.saved(tmp_path, lambda _: halved), dtype=str(stored).removeprefix("torch."))
     for part, network in half.networks.items():
         expected = torch.float32 if part == "autoencoder" else stored
         assert {one.dtype for one in network.state_dict().values()} == {expected}, part
@@ -138,7 +138,7 @@ def test_sd2_asks_what_its_unet_predicts(sd2: Made, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"eps \(sd2\) or v \(sd2-v\).*Give prediction=, --prediction"):
         tintype.load(path)
     for prediction, name in (("eps", "sd2"), ("v", "sd2-v")):
-        config = tintype.load(path, prediction=prediction).config  # type: ignore[arg-type]
+        config = tintype.load(path, prediction=prediction).config
         assert (config.name, config.prediction) == (name, prediction)
 
 

@@ -34,10 +34,10 @@ def _module(name: str) -> ModuleType:
     """One of its modules, the package's own __init__ left out and what it imports in vain replaced."""
     package = _package()
     transforms, solver = ModuleType("torchvision.transforms"), ModuleType("torchdiffeq")
-    transforms.functional = None  # type: ignore[attr-defined]
-    solver.odeint = None  # type: ignore[attr-defined]
+    transforms.functional = None
+    solver.odeint = None
     cosine = ModuleType("dctorch")
-    cosine.functional = None  # type: ignore[attr-defined]
+    cosine.functional = None
     absent = {
         "torchvision": ModuleType("torchvision"),
         "torchvision.transforms": transforms,

@@ -24,7 +24,7 @@ def compvis_unet(config: UNetConfig) -> UNetModel:
     context = {"use_spatial_transformer": True, "transformer_depth": depth, "context_dim": config.context_dim}
     absent = {name: sys.modules.get(name) for name in ("omegaconf", "omegaconf.listconfig")}
     lists = ModuleType("omegaconf.listconfig")
-    lists.ListConfig = tuple  # type: ignore[attr-defined] # asked for when there is a context
+    lists.ListConfig = tuple  # asked for when there is a context
     sys.modules |= {"omegaconf": ModuleType("omegaconf"), "omegaconf.listconfig": lists}
     try:
         return UNetModel(

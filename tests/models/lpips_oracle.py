@@ -26,8 +26,8 @@ def vgg16(pretrained: bool = False) -> nn.Module:
 def their_lpips() -> nn.Module:
     """Random convolutions of a size that keeps the variance, and the package's own weights of the channels."""
     vision, models = ModuleType("torchvision"), ModuleType("torchvision.models")
-    models.vgg16 = vgg16  # type: ignore[attr-defined]
-    vision.models = models  # type: ignore[attr-defined]
+    models.vgg16 = vgg16
+    vision.models = models
     before = {name: module for name, module in sys.modules.items() if name.partition(".")[0] == "torchvision"}
     assert not before  # were it installed, it should be used
     sys.modules |= {"torchvision": vision, "torchvision.models": models}

@@ -18,7 +18,7 @@ def compvis_losses(distance: nn.Module) -> tuple[type[nn.Module], type[nn.Module
             return distance(a, b)[:, None, None, None]
 
     vision = {"torchvision": ModuleType("torchvision"), "torchvision.models": ModuleType("torchvision.models")}
-    vision["torchvision"].models = vision["torchvision.models"]  # type: ignore[attr-defined]
+    vision["torchvision"].models = vision["torchvision.models"]
     with patch.dict(sys.modules, vision):
         from ldm.modules.losses import contperceptual, vqperceptual
 

@@ -1,7 +1,6 @@
 """`tintype filter`: which samples of a prepared data set are worth training on, and why the others are not."""
 
 import argparse
-import hashlib
 import json
 from dataclasses import fields
 from pathlib import Path
@@ -9,11 +8,11 @@ from pathlib import Path
 from tintype.checkpoints.clip import load_clip
 from tintype.common.config import Json, to_json
 from tintype.common.device import usable_device
+from tintype.common.digests import weights_digest
 from tintype.common.files import whole_file
 from tintype.data.filters import Clip, FilterConfig, Filtered, filtered
 from tintype.data.prepared import Prepared
 from tintype.data.selection import SELECTION, save_selection
-from tintype.models.clip_pair import CLIP
 
 DONE = 0
 REPORT = "report.json"
@@ -47,14 +46,7 @@ def _clip(arguments: argparse.Namespace) -> Clip | None:
     if arguments.clip is None:
         return None
     model = load_clip(Path(arguments.clip), device=usable_device(arguments.device))
-    return Clip(model.likeness, _digest(model.network))
-
-
-def _digest(network: CLIP) -> str:
-    digest = hashlib.sha256()
-    for name, value in sorted(network.state_dict().items()):
-        digest.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
+    return Clip(model.likeness, weights_digest(model.network.state_dict())[:16])
 
 
 def _report(prepared: Prepared, config: FilterConfig, result: Filtered) -> dict[str, Json]:

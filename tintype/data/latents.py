@@ -19,6 +19,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from tintype.common.config import Json, from_json, to_json
+from tintype.common.digests import weights_digest
 from tintype.common.files import load_tensors
 from tintype.conditioning.layout import Box, Region
 from tintype.conditioning.prompt import Framing
@@ -88,12 +89,8 @@ class Finished:
 def encoder_digest(autoencoder: Autoencoder) -> str:
     """SHA-256 of all weights that decide a latent: not the decoder, of which there may be several (Stability's ft-MSE
     has the encoder of SD 1's own) for the same latents."""
-    digest = hashlib.sha256()
-    for name, value in sorted(autoencoder.state_dict().items()):
-        if name.startswith(("encoder.", "quant_conv.")):
-            digest.update(f"{name} {tuple(value.shape)}".encode())
-            digest.update(value.detach().float().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
+    weights = autoencoder.state_dict().items()
+    return weights_digest({name: value for name, value in weights if name.startswith(("encoder.", "quant_conv."))})
 
 
 def read_contents(folder: Path) -> Finished:

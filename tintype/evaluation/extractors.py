@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from tintype.checkpoints.clip import load_clip
 from tintype.checkpoints.native import load_network, load_strict
 from tintype.checkpoints.tensors import open_tensors
+from tintype.common.digests import weights_digest
 from tintype.evaluation.pixels import from_bytes
 from tintype.models.classifier import Classifier, ClassifierConfig
 from tintype.models.inception import CLASSES, FEATURES, Inception
@@ -127,8 +128,4 @@ def file_digest(path: Path) -> str:
 
 def state_digest(network: nn.Module) -> str:
     """10 digits of the SHA-256 of all weights, whatever files they came from."""
-    digest = hashlib.sha256()
-    for name, value in sorted(network.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()[:10]
+    return weights_digest(network.state_dict())[:10]

@@ -170,7 +170,7 @@ class _Reader:
 
 def _region(edges: list[float], image: _Image) -> Region | None:
     left, top = (
-        min(max(edge / side, 0.0), 1.0) for edge, side in zip(edges, (image.width, image.height), strict=False)
+        min(max(edge / side, 0.0), 1.0) for edge, side in zip(edges[:2], (image.width, image.height), strict=True)
     )
     right = min((edges[0] + edges[2]) / image.width, 1.0)
     bottom = min((edges[1] + edges[3]) / image.height, 1.0)
