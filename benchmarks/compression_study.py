@@ -54,9 +54,11 @@ from tintype.recipes.sheets import sheet, to_picture
 from tintype.training.state import checkpoints
 
 HELD_OUT = 20_000_000  # index of the first scene that is measured with; training never gets there
-REFERENCE, RECONSTRUCTED, DRAWN = 8192, 1024, 500  # scenes and pictures
+REFERENCE, RECONSTRUCTED, DRAWN = 8192, 1024, 1000  # scenes and pictures
 STEPS = 12  # of DPM-Solver++(2M)
 BATCH = 50
+
+Measured = dict[str, dict[str, float]]  # what was found, by what was measured
 
 
 def features_file(out: Path) -> Path:
@@ -74,11 +76,11 @@ def recipe_of(out: Path, factor: Factor) -> CompressionStudy:
 
 
 def train(out: Path, factors: Iterable[Factor]) -> None:
-    if not features_file(out).exists():
-        run(scene_classifier(), out / "features")
     for factor in factors:
         file = first_stage_file(out, factor)
         if file is not None and not file.exists():
+            if not features_file(out).exists():
+                run(scene_classifier(), features_file(out).parent)
             run(first_stage(factor, features=str(features_file(out))), file.parent)
         run(recipe_of(out, factor), out / f"diffusion-{factor}")
 
@@ -87,32 +89,33 @@ def train(out: Path, factors: Iterable[Factor]) -> None:
 
 
 def measure(out: Path, factors: Iterable[Factor]) -> None:
-    """Into `measured.json`, one entry at a time, so that it can be stopped."""
-    path = out / "measured.json"
-    found: dict[str, dict[str, float]] = json.loads(path.read_text()) if path.exists() else {}
+    """Into `measured-FACTOR.json`, one entry at a time, so that it can be stopped and shared out."""
     extract = JudgeFeatures()
     reference = gaussian(extract, scenes(REFERENCE, first=HELD_OUT + RECONSTRUCTED))
-    entries: dict[str, tuple[Factor, Path | None]] = {f"first stage {f}": (f, None) for f in factors if f > 1}
-    entries |= {
-        f"diffusion {f} {int(path.name[5:])}": (f, path)
-        for f in factors
-        for path in checkpoints(out / f"diffusion-{f}")
-    }
-    found.setdefault("real pictures", {"fid": against(reference, extract, scenes(DRAWN, first=HELD_OUT))})
-    for name, (factor, checkpoint) in entries.items():
-        if name in found:
-            continue
+    real = {"fid": against(reference, extract, scenes(DRAWN, first=HELD_OUT))}
+    for factor in factors:
+        path = measured_file(out, factor)
+        found: Measured = json.loads(path.read_text()) if path.exists() else {"real pictures": real}
         stage = decoder(out, factor)
-        if checkpoint is None:
-            assert stage is not None
-            found[name] = reconstruction(extract, stage, out / f"reconstructed-{factor}.png")
-        else:
-            drawn = list(draw(recipe_of(out, factor), stage, checkpoint, DRAWN))
-            contact_sheet(torch.cat(drawn)[:32]).save(checkpoint.with_suffix(".png"))
-            found[name] = {"fid": against(reference, extract, drawn)}
-        print(name, found[name], flush=True)
-        with whole_file(path) as target:
-            target.write_text(json.dumps({"extractor": extract.name} | found, indent=1))
+        entries = {} if stage is None else {f"first stage {factor}": None}
+        entries |= {f"diffusion {factor} {int(one.name[5:])}": one for one in checkpoints(out / f"diffusion-{factor}")}
+        for name, checkpoint in entries.items():
+            if name in found:
+                continue
+            if checkpoint is None:
+                assert stage is not None
+                found[name] = reconstruction(extract, stage, out / f"reconstructed-{factor}.png")
+            else:
+                drawn = list(draw(recipe_of(out, factor), stage, checkpoint, DRAWN))
+                contact_sheet(torch.cat(drawn)[:32]).save(checkpoint.with_suffix(".png"))
+                found[name] = {"fid": against(reference, extract, drawn)}
+            print(name, found[name], flush=True)
+            with whole_file(path) as target:
+                target.write_text(json.dumps(found, indent=1))
+
+
+def measured_file(out: Path, factor: Factor) -> Path:
+    return out / f"measured-{factor}.json"
 
 
 def scenes(count: int, *, first: int) -> Iterator[Tensor]:
@@ -214,7 +217,9 @@ def training_speed(recipe: CompressionStudy, *, steps: int = 12) -> float:
 
 def plot(out: Path, docs: Path) -> None:
     """The raw numbers and the plots into `docs`; the table to stdout."""
-    measured = json.loads((out / "measured.json").read_text())
+    measured: Measured = {}
+    for factor in FACTORS:
+        measured |= json.loads(measured_file(out, factor).read_text())
     speeds = json.loads((out / "speed.json").read_text())
     study = {"measured": measured, "speed": speeds, "designs": {str(f): to_json(DESIGNS[f]) for f in FACTORS}}
     with whole_file(docs / "compression.json") as target:
@@ -224,7 +229,7 @@ def plot(out: Path, docs: Path) -> None:
     print(table(measured, speeds))
 
 
-def curve(measured: Mapping[str, Mapping[str, float]], factor: Factor) -> tuple[list[float], list[float]]:
+def curve(measured: Measured, factor: Factor) -> tuple[list[float], list[float]]:
     """Share of the training done, and FID there."""
     steps = {
         int(name.split()[2]): entry["fid"]
@@ -234,7 +239,7 @@ def curve(measured: Mapping[str, Mapping[str, float]], factor: Factor) -> tuple[
     return [step / DESIGNS[factor].steps for step in sorted(steps)], [steps[step] for step in sorted(steps)]
 
 
-def table(measured: Mapping[str, Mapping[str, float]], speeds: Mapping[str, Mapping[str, float]]) -> str:
+def table(measured: Measured, speeds: Mapping[str, Mapping[str, float]]) -> str:
     rows = [
         "| f | rFID | PSNR, dB | FID at 1/5 | 3/5 | the end | trained, samples/s | drawn, pictures/s |",
         "|" + "---|" * 8,
@@ -249,7 +254,7 @@ def table(measured: Mapping[str, Mapping[str, float]], speeds: Mapping[str, Mapp
     return "\n".join(rows)
 
 
-def plots(measured: Mapping[str, Mapping[str, float]], speeds: Mapping[str, Mapping[str, float]], path: Path) -> None:
+def plots(measured: Measured, speeds: Mapping[str, Mapping[str, float]], path: Path) -> None:
     import matplotlib.pyplot as plt  # only where plots are drawn
 
     figure, (left, middle, right) = plt.subplots(1, 3, figsize=(14, 4.2), layout="constrained")
@@ -263,7 +268,7 @@ def plots(measured: Mapping[str, Mapping[str, float]], speeds: Mapping[str, Mapp
     floor = measured["real pictures"]["fid"]
     left.axhline(floor, color="grey", linestyle=":", linewidth=1)
     left.set(
-        xlabel="training compute, % of 20 TFLOP",
+        xlabel="training compute, % of 60 TFLOP",
         ylabel="FID (features of the judge)",
         title="Diffusion, same compute",
         yscale="log",

@@ -44,7 +44,7 @@ SPACE = "space.json"  # in the folder of a run: where its latents lie
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Design:
     """What is made for one factor. `channels` of latents are those of LDM, table 8; `first_stage` the levels of the
-    autoencoder after its patches of 2 x 2; `batch` and `steps` make 20 TFLOP (forward and backward)."""
+    autoencoder after its patches of 2 x 2; `batch` and `steps` make 60 TFLOP (forward and backward)."""
 
     channels: int
     first_stage: tuple[int, ...]
@@ -53,7 +53,7 @@ class Design:
     attention: tuple[int, ...]
     head_dim: int
     batch: int
-    steps: int = 1000
+    steps: int = 3000
 
 
 DESIGNS: dict[Factor, Design] = {
@@ -65,7 +65,7 @@ DESIGNS: dict[Factor, Design] = {
         attention=(0, 0, 0, 1),
         head_dim=32,
         batch=5,
-        steps=890,
+        steps=2670,
     ),
     2: Design(channels=2, first_stage=(1,), width=32, mult=(1, 2, 4), attention=(0, 0, 1), head_dim=32, batch=9),
     4: Design(channels=3, first_stage=(1, 2), width=32, mult=(1, 2, 4), attention=(0, 1, 1), head_dim=32, batch=34),
