@@ -77,7 +77,7 @@ def test_a_folder_of_open_clip(config: CLIPConfig, tmp_path: Path) -> None:
     )
     assert model.network.config == config
     image, ids, end = inputs(config)
-    for got, expected in zip(model.network(image, ids, end), theirs(normalised(image, config), ids), strict=False):
+    for got, expected in zip(model.network(image, ids, end), theirs(normalised(image, config), ids)[:2], strict=True):
         assert difference(got, expected) <= 1e-5
 
 

@@ -17,6 +17,7 @@ from tintype.common.files import load_tensors
 from tintype.common.rng import generator
 from tintype.conditioning.text import TextConfig
 from tintype.data.encoding import make_latents
+from tintype.data.preparation.origins import SourceOptions
 from tintype.data.preparation.run import PrepareOptions, prepare
 from tintype.data.prepared import Prepared
 from tintype.diffusion.denoiser import Conditioning
@@ -138,6 +139,24 @@ def test_pictures_are_mirrored_when_asked_and_every_caption_is_read(tmp_path: Pa
     assert (same | mirrored).all()
     assert mirrored.any()
     assert same.any()
+
+
+def test_a_sample_that_nothing_is_said_of_is_trained_on_as_one_that_nothing_steers(
+    tmp_path: Path, autoencoder: Path
+) -> None:
+    for name in ("a", "b", "c"):
+        (tmp_path / "pictures").mkdir(exist_ok=True)
+        Image.new("RGB", (16, 16), "red").save(tmp_path / "pictures" / f"{name}.png")
+    (tmp_path / "pictures" / "a.txt").write_text("a red thing")
+    prepare(tmp_path / "pictures", tmp_path / "prepared", PrepareOptions(source=SourceOptions(captions="given")))
+    data = (f"data={tmp_path / 'prepared'}", "held_out=1")
+
+    def batch(condition: str) -> dict[str, torch.Tensor]:
+        recipe = small("latent_diffusion", *settings(autoencoder, condition), *data)
+        return dict(recipe.prepare(tmp_path).source.batch(0, 2))
+
+    assert batch("class")["label"].tolist() == [256, 256]  # the null class
+    assert sorted(batch("text")["end"].tolist()) == [1, 4]  # start and end, and those with three words between
 
 
 def test_latents_of_many_sizes_train_in_batches_of_one(tmp_path: Path, autoencoder: Path) -> None:

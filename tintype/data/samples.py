@@ -177,21 +177,34 @@ def layouts(config: LayoutConfig) -> Column:
     return column
 
 
-def texts(read: Callable[[Sequence[str]], tuple[Tensor, Tensor]]) -> Column:
-    """{"ids": B L, "end": B}: captions as `read` tokenizes them (`TextConditioner.tokens`)."""
+def texts(read: Callable[[Sequence[str]], tuple[Tensor, Tensor]], *, missing: str | None = None) -> Column:
+    """{"ids": B L, "end": B}: captions as `read` tokenizes them (`TextConditioner.tokens`), `missing` where there is
+    none. Without it that is a `ValueError`."""
 
     def column(samples: Sequence[Sample], noise: torch.Generator) -> dict[str, Tensor]:
-        captions = [sample.caption for sample in samples if sample.caption is not None]
+        said = [missing if sample.caption is None else sample.caption for sample in samples]
+        captions = [caption for caption in said if caption is not None]
         if len(captions) != len(samples):
-            raise ValueError("a sample without a caption; expected one in each: see the report of `tintype prepare`")
+            raise ValueError(
+                "a sample without a caption; expected one in each: see `tintype prepare --require-caption`"
+            )
         ids, end = read(captions)
         return {"ids": ids, "end": end}
 
     return column
 
 
+def labels_or(missing: int) -> Column:
+    """{"label": B int64}, `missing` for a sample without a class."""
+
+    def column(samples: Sequence[Sample], noise: torch.Generator) -> dict[str, Tensor]:
+        return {"label": torch.tensor([missing if sample.label is None else sample.label for sample in samples])}
+
+    return column
+
+
 def labels(samples: Sequence[Sample], noise: torch.Generator) -> dict[str, Tensor]:
-    """{"label": B int64}."""
+    """{"label": B int64}. Raises `ValueError` for a sample without a class."""
     found = [sample.label for sample in samples if sample.label is not None]
     if len(found) != len(samples):
         raise ValueError("a sample without a class; expected one in each: folders of classes have them")

@@ -12,7 +12,7 @@ from tintype.conditioning.class_label import ClassConditioner, ClassConfig
 from tintype.conditioning.layout import LayoutConditioner, LayoutConfig
 from tintype.conditioning.spatial import SpatialConditioner, SpatialConfig
 from tintype.conditioning.text import TextConditioner, TextConfig
-from tintype.data.samples import Column, labels, layouts, masks, texts
+from tintype.data.samples import Column, labels, labels_or, layouts, masks, texts
 from tintype.diffusion.denoiser import Conditioning
 from tintype.models.token_transformer import TokenTransformerConfig
 from tintype.models.unet import UNetConfig
@@ -83,12 +83,14 @@ def steered_unet(unet: UNetConfig, steering: SteeringConfig | None, *, channels:
 
 
 def columns_of(network: Steering | None) -> tuple[Column, ...]:
-    """What a batch must hold for it."""
+    """What a batch must hold for it. A sample without a caption, class or boxes is trained on as one that nothing
+    steers, which a dropped condition makes of others as well."""
     match network:
         case TextConditioner():
-            return (texts(network.tokens),)
+            return (texts(network.tokens, missing=""),)
         case ClassConditioner():
-            return (labels,)
+            null = network.config.null_class
+            return (labels if null is None else labels_or(null),)
         case LayoutConditioner():
             return (layouts(network.config),)
         case SpatialConditioner():
