@@ -16,7 +16,8 @@ from tintype.common.rng import Noise
 from tintype.diffusion.samplers import SAMPLERS
 from tintype.families.base import LatentDiffusion
 from tintype.generation import decode, generate_each, unknown_words, warnings
-from tintype.tasks.plan import guidance_of, pure_noise, resolve, spaced
+from tintype.tasks.plan import guidance_of, pure_noise, spaced
+from tintype.tasks.task import resolve
 
 REQUEST = {"prompt": "a green frog above a key on a yellow background", "seed": 5, "steps": 4}
 

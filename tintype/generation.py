@@ -23,10 +23,11 @@ from tintype.diffusion.samplers.euler import euler
 from tintype.diffusion.step import Step
 from tintype.families.base import LatentDiffusion
 from tintype.tasks.infotext import Provenance, stamp
-from tintype.tasks.plan import Plan, around, chosen, denoiser_of, guidance_of, heard, resolve, spaced
+from tintype.tasks.pictures import referred
+from tintype.tasks.plan import Plan, around, chosen, denoiser_of, from_noise, guidance_of, heard, settled, spaced
 from tintype.tasks.request import Request
 from tintype.tasks.steering import Stage, Steering, in_turn, steer, wordings
-from tintype.tasks.text_to_image import from_noise, text_to_image
+from tintype.tasks.task import resolve, task_of
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ def steps(
     instead of the seeds' noise. `cond`, `uncond`: steer in place of the prompts, and so also models that read none; one
     row, or one a picture. Without `uncond` the negative prompt is read, where the model reads prompts.
     """
-    resolved = resolve(model, request)
+    resolved = resolve(model, request) if cond is None else settled(model, request)
     for sentence in warnings(model, resolved) if cond is None else ():
         log.warning(sentence)
     own, other = (None if one is None else _rows(one, resolved.batch_size) for one in (cond, uncond))
@@ -74,7 +75,7 @@ def _steps(
     noise = Noise(request.seeds, device=model.device)
     with torch.inference_mode():
         if cond is None:
-            plan = text_to_image(model, request, noise)
+            plan = task_of(request).plan(model, request, noise)
         else:
             plan = from_noise(model, request, noise, _given(model, request, cond, uncond))
     if start is not None:
@@ -106,7 +107,7 @@ def invert(model: LatentDiffusion, wrapped: Tensor, request: Request) -> Tensor:
     size = {"batch_size": count, "height": height * factor, "width": width * factor}
     resolved = resolve(model, dataclasses.replace(request, sampler="DDIMScheduler", eta=None, cfg_scale=scale, **size))
     with torch.inference_mode():
-        plan = text_to_image(model, resolved, Noise(resolved.seeds, device=model.device))
+        plan = task_of(resolved).plan(model, resolved, Noise(resolved.seeds, device=model.device))
         denoiser, rising = backwards(denoiser_of(model, resolved), plan.sigmas)
         denoise = _guided(denoiser, around(model, resolved), plan)
         x = wrapped.to(plan.x) * (1 + float(rising[0]) ** 2) ** 0.5
@@ -136,7 +137,7 @@ def _walk(model: LatentDiffusion, request: Request, plan: Plan, noise: Noise) ->
         eta = preset.eta if request.eta is None else request.eta
         averaged = denoiser.scaling if preset.averages == "prediction" else None
         walk = sampler(preset.sampler, model.denoiser.schedule, eta=eta, averaged=averaged)
-        steps = walk(denoise, plan.x, plan.sigmas, noise)
+        steps = walk(denoise, plan.x, plan.sigmas, noise) if len(plan.sigmas) > 1 else iter(())
     with kept_memory():
         while True:  # inference mode is entered anew for each step, so that it never leaks to the caller between two
             with torch.inference_mode():
@@ -190,12 +191,12 @@ def generate(
 ) -> list[Image.Image]:
     """The finished pictures, each with `.info["parameters"]`. `cond`, `uncond`: as of `steps`; such pictures carry no
     request, since none would repeat them."""
-    resolved = resolve(model, request)
+    resolved = resolve(model, request) if cond is None else settled(model, request)
     with kept_memory():
-        last = _last(steps(model, resolved, cond=cond, uncond=uncond))
+        walk = steps(model, resolved, cond=cond, uncond=uncond)
         if cond is None:
-            return finish(model, resolved, last)
-        return decode(model, latents(model, resolved, last), exact=resolved.exact)
+            return finish(model, resolved, last(walk))
+        return decode(model, latents(model, resolved, _last(walk)), exact=resolved.exact)
 
 
 def generate_each(model: LatentDiffusion, prompts: Sequence[str], request: Request) -> list[Image.Image]:
@@ -203,22 +204,30 @@ def generate_each(model: LatentDiffusion, prompts: Sequence[str], request: Reque
     resolved = resolve(model, dataclasses.replace(request, batch_size=len(prompts)))
     noise = Noise(resolved.seeds, device=model.device)
     with torch.inference_mode():
-        plan = text_to_image(model, resolved, noise)
+        plan = task_of(resolved).plan(model, resolved, noise)
         plan = dataclasses.replace(plan, steering=plan.steering.towards(model.reads(prompts)))
     return decode(model, latents(model, resolved, _last(_walk(model, resolved, plan, noise))))
 
 
+def last(walk: Iterator[Step]) -> Step | None:
+    """The last step of all, or None: a picture of strength 0 takes none."""
+    found = deque(walk, maxlen=1)
+    return found.pop() if found else None
+
+
 def _last(walk: Iterator[Step]) -> Step:
-    return deque(walk, maxlen=1).pop()
+    found = last(walk)
+    assert found is not None  # who asks has steps to do
+    return found
 
 
-def finish(model: LatentDiffusion, request: Request, step: Step) -> list[Image.Image]:
-    """The pictures of a resolved request's last step, decoded and stamped."""
-    pictures = decode(model, latents(model, request, step), exact=request.exact)
-    name = Path(model.source).name
+def finish(model: LatentDiffusion, request: Request, step: Step | None) -> list[Image.Image]:
+    """The pictures of a resolved request's last step (None where there was none to do), decoded and stamped."""
+    decoded = [] if step is None else decode(model, latents(model, request, step), exact=request.exact)
+    name, told = Path(model.source).name, referred(request)
     return [
-        stamp(picture, Provenance(request=request, position=position, model=name, digest=model.digest))
-        for position, picture in enumerate(pictures)
+        stamp(picture, Provenance(request=told, position=position, model=name, digest=model.digest))
+        for position, picture in enumerate(task_of(request).finish(request, decoded))
     ]
 
 
@@ -247,7 +256,9 @@ def warnings(model: LatentDiffusion, request: Request) -> list[str]:
 
 
 def _readings(model: LatentDiffusion, request: Request) -> dict[str, list[Reading]]:
-    """How each tower reads what each prompt says at one step or another."""
+    """How each tower reads what each prompt says at one step or another; nothing of a model that reads none."""
+    if not model.reads_prompts:
+        return {}
     said = wordings(request)
     prompts = {
         "prompt": [prompt for one in said for _, prompt in one.conds],

@@ -55,7 +55,7 @@ def ours(path: Path, out: Path, steps: int) -> None:
 
     import tintype
     from tintype.generation import decode, latents
-    from tintype.tasks.plan import resolve
+    from tintype.tasks.task import resolve
 
     model = tintype.load(path, device="cpu")
     request = tintype.Request(

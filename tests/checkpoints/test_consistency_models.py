@@ -19,7 +19,7 @@ from tintype.checkpoints.tensors import open_tensors
 from tintype.families.base import LatentDiffusion
 from tintype.generation import latents
 from tintype.models.unet import UNet
-from tintype.tasks.plan import resolve
+from tintype.tasks.task import resolve
 
 CONFIG = small(SD["sd1"])
 UNET = dataclasses.replace(CONFIG.unet, guidance_dim=32)

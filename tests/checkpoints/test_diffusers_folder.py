@@ -42,7 +42,8 @@ from tintype.diffusion.samplers import SAMPLERS
 from tintype.families import latent_diffusion as zoo
 from tintype.families.base import FamilyConfig, LatentDiffusion
 from tintype.families.diffusers_configs import AUTOENCODER_FIXED, PLAIN_UNET_FIXED, UNET_FIXED, plain_unet_from
-from tintype.tasks.plan import resolve, spaced
+from tintype.tasks.plan import spaced
+from tintype.tasks.task import resolve
 
 UNET, VAE, TEXT = "unet/diffusion_pytorch_model", "vae/diffusion_pytorch_model", "text_encoder/model"
 

@@ -29,7 +29,7 @@ from tintype.diffusion.names import preset
 from tintype.diffusion.samplers import SAMPLERS
 from tintype.families.base import LatentDiffusion
 from tintype.generation import decode, latents
-from tintype.tasks.plan import resolve
+from tintype.tasks.task import resolve
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers' use of numpy
 

@@ -20,7 +20,7 @@ from tintype.generation import latents
 from tintype.models.autoencoder import Autoencoder, AutoencoderConfig
 from tintype.models.clip import CLIPTextConfig
 from tintype.models.unet import UNet, UNetConfig
-from tintype.tasks.plan import resolve
+from tintype.tasks.task import resolve
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers' and numpy's
 

@@ -30,7 +30,7 @@ from tintype.diffusion.schedule import DDPM, DDPMConfig
 from tintype.families.base import LatentDiffusion
 from tintype.families.stable_diffusion import SDXL
 from tintype.generation import latents
-from tintype.tasks.plan import resolve
+from tintype.tasks.task import resolve
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # diffusers' and numpy's
 

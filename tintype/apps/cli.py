@@ -16,9 +16,10 @@ from tintype.apps.evaluate_flags import add_eval_flags
 from tintype.apps.filter_flags import add_filter_flags
 from tintype.apps.latents_flags import add_latents_flags
 from tintype.apps.prepare_flags import add_prepare_flags
-from tintype.tasks.request import Request
+from tintype.tasks.request import TASKS, Request, takes
 
 MODEL = "an embedded model's name, a .safetensors or .ckpt file, a folder, or a hub name"
+FIRST: dict[str, str | None] = {"class2img": "label", "sample": None}  # what comes first, where it is no prompt
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 
@@ -32,7 +33,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"tintype {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
-    add_txt2img_flags(commands.add_parser("txt2img", help="a picture from a sentence"))
+    for task, help in TASKS.items():
+        add_task_flags(commands.add_parser(task, help=help), task)
     add_prepare_flags(commands.add_parser("prepare", help="make a data set to train on from pictures, with a report"))
     add_filter_flags(commands.add_parser("filter", help="select what of a prepared data set is worth training on"))
     add_latents_flags(commands.add_parser("latents", help="encode a prepared data set once, for all training steps"))
@@ -73,10 +75,13 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def add_txt2img_flags(command: argparse.ArgumentParser) -> None:
+def add_task_flags(command: argparse.ArgumentParser, task: str) -> None:
     """What is shown, by which model, and where the picture goes."""
-    command.add_argument("prompt_words", nargs="?", metavar="PROMPT", help="what to show")
-    add_request_flags(command)
+    first = FIRST.get(task, "prompt")
+    if first is not None:
+        command.add_argument("first", nargs="?", metavar=first.upper(), help=_help_of(first))
+    command.set_defaults(task=task, first_field=first)
+    add_request_flags(command, task)
     command.add_argument("-m", "--model", help=f"{MODEL} (default: default)")
     add_loading_flags(command)
     command.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
@@ -93,10 +98,16 @@ def add_loading_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dtype", help="float32, float16 or bfloat16 (default: float32; convert: as it is)")
 
 
-def add_request_flags(parser: argparse.ArgumentParser) -> None:
-    """One flag for each field of `Request`."""
+def _help_of(name: str) -> str:
+    return next(field.metadata["help"] for field in dataclasses.fields(Request) if field.name == name)
+
+
+def add_request_flags(parser: argparse.ArgumentParser, task: str) -> None:
+    """One flag for each field of `Request` that the task takes."""
     hints = typing.get_type_hints(Request)
     for field in dataclasses.fields(Request):
+        if field.name == "task" or not takes(task, field):
+            continue
         flags: tuple[str, ...] = (*field.metadata["flags"], "--" + field.name.replace("_", "-"))
         help: str = field.metadata["help"]
         if typing.get_origin(hints[field.name]) is typing.Literal:

@@ -9,7 +9,6 @@ import os
 import re
 import sys
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -26,18 +25,28 @@ from tintype.common.files import LONGEST_NAME
 from tintype.diffusion.names import A1111_SPACINGS, COMFY_SPACINGS, also_known_as
 from tintype.diffusion.samplers import SAMPLERS
 from tintype.diffusion.spacing import SPACINGS
+from tintype.diffusion.step import Step
 from tintype.families.base import LatentDiffusion
 from tintype.generation import finish, steps, unknown_words, warnings
 from tintype.tasks.infotext import Provenance, provenance, save
-from tintype.tasks.plan import resolve
-from tintype.tasks.request import Request
+from tintype.tasks.pictures import NAMED as PICTURES
+from tintype.tasks.pictures import repeated_with
+from tintype.tasks.request import TASKS, Request
+from tintype.tasks.task import resolve
 
-# txt2img
+# txt2img and the other tasks
 
+EXAMPLES = {
+    "txt2img": 'tintype txt2img "a red apple"',
+    "img2img": 'tintype img2img "a red apple" -i in.png --strength 0.6',
+    "inpaint": 'tintype inpaint "a red apple" -i in.png --mask m.png',
+    "outpaint": 'tintype outpaint "a red apple" -i in.png --left 32',
+    "class2img": 'tintype class2img "red apple"',
+}
 OTHER_FORMATS = (".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 
 
-def txt2img(arguments: argparse.Namespace) -> int:
+def draw(arguments: argparse.Namespace) -> int:
     started = time.perf_counter()
     asked = _request(arguments)
     made = None if arguments.source is None else _read_provenance(Path(arguments.source))
@@ -47,7 +56,7 @@ def txt2img(arguments: argparse.Namespace) -> int:
     model = _opened(arguments, name, device=arguments.device)
     if made is not None:
         _check_same_model(made, model, name)
-        asked = made.request
+        asked = repeated_with(made.request, asked)
     request = resolve(model, asked)
     chosen = range(request.batch_size) if made is None else range(made.position, made.position + 1)
     targets = _targets(arguments.output, request, chosen)
@@ -77,19 +86,21 @@ def txt2img(arguments: argparse.Namespace) -> int:
 
 
 def _request(arguments: argparse.Namespace) -> Request:
-    given = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(Request)}
+    given = {field.name: getattr(arguments, field.name, None) for field in dataclasses.fields(Request)}
     given = {name: value for name, value in given.items() if value is not None}
+    first: str | None = arguments.first_field
     if arguments.source is not None:
-        also = list(given) + (["prompt"] if arguments.prompt_words else [])
+        also = [name for name in given if name not in ("task", *PICTURES)]
+        also += [first] if first and arguments.first is not None else []
         if also:
             raise ValueError(f"--from repeats a picture as it was; leave out {', '.join(also)}")
-        return Request()
-    if arguments.prompt_words is not None:
-        if "prompt" in given:
-            raise ValueError("the prompt is given twice; expected it first or with --prompt, not both")
-        given["prompt"] = arguments.prompt_words
-    if "prompt" not in given:
-        raise ValueError('no prompt; expected a sentence, such as: tintype txt2img "a red apple"')
+        return Request(**given)
+    if first is not None and arguments.first is not None:
+        if first in given:
+            raise ValueError(f"the {first} is given twice; expected it first or with --{first}, not both")
+        given[first] = arguments.first
+    if first is not None and first not in given:
+        raise ValueError(f"no {first}; expected it first, such as: {EXAMPLES[arguments.task]}")
     return Request(**given)
 
 
@@ -120,7 +131,10 @@ def _targets(output: str | None, request: Request, chosen: range) -> list[Path]:
         path = Path(output)
         paths = [path] if len(chosen) == 1 else [path.with_name(f"{path.stem}-{n + 1}{path.suffix}") for n in chosen]
     else:
-        slug = re.sub(r"[^a-z0-9]+", "-", request.prompt.lower()).strip("-")[:60] or "picture"
+        slug = (
+            re.sub(r"[^a-z0-9]+", "-", (request.prompt or request.label or request.task).lower()).strip("-")[:60]
+            or "picture"
+        )
         folder = Path(output or "outputs")
         paths = [_unused(folder, f"{slug}-{request.seeds[number]}") for number in chosen]
     for path in paths:
@@ -150,10 +164,12 @@ def _unused(folder: Path, stem: str) -> Path:
 
 def _with_progress(model: LatentDiffusion, request: Request, *, quiet: bool) -> list[Image.Image]:
     hidden = quiet or not sys.stderr.isatty()
-    walk = tqdm(
-        steps(model, request), total=request.steps, unit="step", leave=False, disable=hidden, dynamic_ncols=True
-    )
-    return finish(model, request, deque(walk, maxlen=1).pop())
+    step: Step | None = None
+    with tqdm(unit="step", leave=False, disable=hidden, dynamic_ncols=True) as shown:
+        for step in steps(model, request):
+            shown.total = step.count
+            shown.update()
+    return finish(model, request, step)
 
 
 # train, eval
@@ -309,7 +325,7 @@ def _print_facts(facts: dict[str, object], *, as_json: bool) -> None:
 
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
-    "txt2img": txt2img,
+    **dict.fromkeys(TASKS, draw),
     "prepare": prepare,
     "filter": filter_samples,
     "latents": latents,

@@ -31,12 +31,18 @@ AnyConditioner = (
 )
 
 
+# mask: 1 where the picture is drawn anew, signed from -1 to 1; masked: the latent of the picture, gray (or black) under
+# the mask; picture: that of a whole picture; depth: from -1 (near) to 1; low: a small picture, of the latent's size
+Further = Literal["mask", "signed_mask", "masked", "masked_black", "picture", "depth", "low"]
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FamilyConfig:
     """Everything but the weights. `size`, `steps`, `cfg_scale`, `sampler`, `scheduler`: what a request gets that does
     not say; without `scheduler` the sampler's own spacing. `conventions`: what our samplers' names mean here;
     `spacing`, `levels`: of the released scheduler's settings, the spacing of training steps and that of noise levels,
-    for samplers asked for by name."""
+    for samplers asked for by name. `further`: what the U-Net's channels beside the latent are, in their order;
+    `labels`: the names of the classes, where they have any."""
 
     name: str
     unet: UNetConfig
@@ -53,6 +59,8 @@ class FamilyConfig:
     conventions: Conventions = added("plain")
     spacing: str | None = added(None)
     levels: str | None = added(None)
+    further: tuple[Further, ...] = added(())
+    labels: tuple[str, ...] = added(())
 
     def __post_init__(self) -> None:
         channels = self.autoencoder.latent_channels

@@ -191,9 +191,15 @@ INPAINTING = dataclasses.replace(
     unet=INPAINTING_UNET,
     autoencoder=VQ_F4_NO_ATTENTION,
     schedule=_noise(0.0205),
+    further=("masked_black", "signed_mask"),
 )
 SUPER_RESOLUTION = dataclasses.replace(
-    UNCONDITIONAL, name="ldm-super-resolution", unet=SUPER_RESOLUTION_UNET, schedule=_noise(0.0155), steps=100
+    UNCONDITIONAL,
+    name="ldm-super-resolution",
+    unet=SUPER_RESOLUTION_UNET,
+    schedule=_noise(0.0155),
+    steps=100,
+    further=("low",),
 )
 SEMANTIC = dataclasses.replace(
     UNCONDITIONAL,

@@ -7,7 +7,7 @@ from tintype.conditioning.text import TextConfig
 from tintype.conditioning.towers import TextTowersConfig
 from tintype.diffusion.latent_space import LatentSpace
 from tintype.diffusion.schedule import DDPMConfig
-from tintype.families.base import Family, FamilyConfig, Tells
+from tintype.families.base import Family, FamilyConfig, Further, Tells
 from tintype.models.autoencoder import AutoencoderConfig
 from tintype.models.clip import CLIPTextConfig
 from tintype.models.unet import UNetConfig
@@ -66,6 +66,7 @@ UPSCALER = dataclasses.replace(
     prediction="v",
     space=LatentSpace(scale=(0.08333,)),
     cfg_scale=9.0,
+    further=("low",),
 )
 SDXL = dataclasses.replace(
     SD1,
@@ -94,19 +95,23 @@ REFINER = dataclasses.replace(
 )
 
 
-def _with_channels(config: FamilyConfig, name: str, in_channels: int) -> FamilyConfig:
-    return dataclasses.replace(config, name=name, unet=dataclasses.replace(config.unet, in_channels=in_channels))
+INPAINTING: tuple[Further, ...] = ("mask", "masked")
+
+
+def _with_channels(config: FamilyConfig, name: str, in_channels: int, *further: Further) -> FamilyConfig:
+    unet = dataclasses.replace(config.unet, in_channels=in_channels)
+    return dataclasses.replace(config, name=name, unet=unet, further=further)
 
 
 FAMILIES = (
     Family(config=SD1, tells=Tells(conditioner="clip"), projection="conv"),
     Family(
-        config=_with_channels(SD1, "sd1-inpainting", 9),
+        config=_with_channels(SD1, "sd1-inpainting", 9, *INPAINTING),
         tells=Tells(conditioner="clip", extra_channels=5),
         projection="conv",
     ),
     Family(
-        config=_with_channels(SD1, "sd1-pix2pix", 8),
+        config=_with_channels(SD1, "sd1-pix2pix", 8, "picture"),
         tells=Tells(conditioner="clip", extra_channels=4),
         projection="conv",
     ),
@@ -114,16 +119,20 @@ FAMILIES = (
     Family(
         config=dataclasses.replace(SD2, name="sd2-v", prediction="v", size=768), tells=Tells(conditioner="open_clip")
     ),
-    Family(config=_with_channels(SD2, "sd2-inpainting", 9), tells=Tells(conditioner="open_clip", extra_channels=5)),
-    Family(config=_with_channels(SD2, "sd2-depth", 5), tells=Tells(conditioner="open_clip", extra_channels=1)),
+    Family(
+        config=_with_channels(SD2, "sd2-inpainting", 9, *INPAINTING),
+        tells=Tells(conditioner="open_clip", extra_channels=5),
+    ),
+    Family(config=_with_channels(SD2, "sd2-depth", 5, "depth"), tells=Tells(conditioner="open_clip", extra_channels=1)),
     Family(config=UPSCALER, tells=Tells(conditioner="open_clip", extra_channels=3, classes=True)),
     Family(config=SDXL, tells=Tells(conditioner="clip_and_open_clip")),
     Family(
-        config=_with_channels(SDXL, "sdxl-inpainting", 9),
+        config=_with_channels(SDXL, "sdxl-inpainting", 9, *INPAINTING),
         tells=Tells(conditioner="clip_and_open_clip", extra_channels=5),
     ),
     Family(
-        config=_with_channels(SDXL, "sdxl-pix2pix", 8), tells=Tells(conditioner="clip_and_open_clip", extra_channels=4)
+        config=_with_channels(SDXL, "sdxl-pix2pix", 8, "picture"),
+        tells=Tells(conditioner="clip_and_open_clip", extra_channels=4),
     ),
     Family(config=REFINER, tells=Tells(conditioner="open_clip_pooled")),
 )

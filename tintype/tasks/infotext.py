@@ -14,6 +14,8 @@ from tintype.diffusion.names import label, spacing_label
 from tintype.tasks.request import Request
 
 ALSO = {
+    "label": "Class",
+    "strength": "Denoising strength",
     "prompt_2": "Prompt 2",
     "negative_prompt_2": "Negative prompt 2",
     "original_width": "Original width",

@@ -12,7 +12,7 @@ from torch import Tensor
 from tintype.common.config import nearest
 from tintype.common.rng import Noise
 from tintype.conditioning.towers import TextTowersConfig
-from tintype.diffusion.denoiser import Denoise, Denoiser
+from tintype.diffusion.denoiser import Conditioning, Denoise, Denoiser
 from tintype.diffusion.guidance import Guidance
 from tintype.diffusion.names import A1111_XL, canonical, preset, spacing
 from tintype.diffusion.preset import Preset
@@ -20,7 +20,7 @@ from tintype.diffusion.samplers import SAMPLERS, paces_itself, takes
 from tintype.families.base import LatentDiffusion
 from tintype.models.unet import UNet
 from tintype.tasks.request import Request
-from tintype.tasks.steering import Steering, check
+from tintype.tasks.steering import Stage, Steering, check, steer
 
 log = logging.getLogger(__name__)
 
@@ -36,16 +36,13 @@ class Plan:
     wrap: Callable[[Denoise], Denoise]
 
 
-Task = Callable[[LatentDiffusion, Request, Noise], Plan]
-
-
 def unchanged(denoise: Denoise) -> Denoise:
     """The constraint of tasks that have none."""
     return denoise
 
 
-def resolve(model: LatentDiffusion, request: Request) -> Request:
-    """The request with nothing left open. Raises `ValueError` for what this model cannot do, before any work."""
+def settled(model: LatentDiffusion, request: Request) -> Request:
+    """The request with nothing left open that every task has. Raises `ValueError` for what this model cannot do."""
     config = model.config
     check(config.conditioner, request)
     name, scheduler = _named(model, request)
@@ -166,3 +163,68 @@ def pure_noise(model: LatentDiffusion, request: Request, noise: Noise, sigma: fl
     shape = (model.config.unet.out_channels, request.height // factor, request.width // factor)
     size = chosen(model, request).first(model.denoiser.schedule, sigma)
     return noise.normal(shape).to(memory_format=torch.channels_last) * size
+
+
+def prompted(model: LatentDiffusion, request: Request, noise: Noise) -> Steering:
+    """What the prompts of a resolved request say, a row a picture; a model that nothing steers takes none."""
+    if model.conditioner is None:
+        if request.prompt or request.negative_prompt:
+            raise ValueError(f"prompt {request.prompt!r}: {model.config.name} reads none; expected an empty one")
+        return Steering(stages=(Stage(((1.0, Conditioning()),), None),))
+    return steer(model.reads, around(model, request), done(request, spaced(model, request)), len(noise.seeds))
+
+
+def refuse_further_channels(model: LatentDiffusion, request: Request) -> None:
+    """Raises `ValueError` for a model that takes a picture beside the noise, for tasks that have none to give."""
+    config = model.config
+    if extra := config.unet.in_channels - config.autoencoder.latent_channels:
+        raise ValueError(
+            f"{config.name} takes {extra} channels beside the noise, made from a picture; {request.task} has none to "
+            "give: expected a model without, or another task"
+        )
+
+
+def from_noise(model: LatentDiffusion, request: Request, noise: Noise, steering: Steering) -> Plan:
+    """A picture from nothing, whatever steers it."""
+    sigmas = spaced(model, request)
+    return Plan(
+        x=pure_noise(model, request, noise, float(sigmas[0])),
+        sigmas=sigmas,
+        steering=steering,
+        wrap=unchanged,
+    )
+
+
+def from_latent(model: LatentDiffusion, request: Request, noise: Noise, latent: Tensor, steering: Steering) -> Plan:
+    """A picture from another, whatever steers it. latent: B C h w, wrapped. At strength 1 it starts as one from
+    nothing does (diffusers leaves a trace of the picture in the noise)."""
+    sigmas = done(request, spaced(model, request))
+    if request.strength == 1:
+        return from_noise(model, request, noise, steering)
+    drawn = noise.normal(latent.shape[1:]).to(latent)
+    return Plan(x=latent + float(sigmas[0]) * drawn, sigmas=sigmas, steering=steering, wrap=unchanged)
+
+
+def keeping(model: LatentDiffusion, request: Request, begun: Plan, known: Tensor, cells: Tensor) -> Plan:
+    """A plan held to what is known of the picture: there the estimate of x0 is that, whatever the network says, and so
+    the path leads to it from what its noise makes of it at the first level.
+
+    known: B C h w, wrapped; cells: 1 1 h w, 1 where all is new, 0 where all is known.
+    """
+    sigma = float(begun.sigmas[0])
+    x = begun.x
+    if request.strength == 1:
+        drawn = x / chosen(model, request).first(model.denoiser.schedule, sigma)
+        x = torch.lerp(known + sigma * drawn, x, cells)
+
+    def held(denoise: Denoise) -> Denoise:
+        return lambda x, sigma: torch.lerp(known, denoise(x, sigma), cells)
+
+    return dataclasses.replace(begun, x=x, wrap=held)
+
+
+def done(request: Request, sigmas: Tensor) -> Tensor:
+    """Of the noise levels those that a strength leaves: the last int(steps * strength) steps, as in diffusers. None of
+    the steps: the last level alone."""
+    count = len(sigmas) - 1
+    return sigmas[count - int(count * (1.0 if request.strength is None else request.strength)) :]

@@ -5,28 +5,54 @@ Imports nothing heavy: `tintype --help` reads this file.
 
 import dataclasses
 import secrets
+import types
+import typing
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from tintype.common.config import ADDED
+from tintype.common.config import ADDED, nearest
 
 LARGEST_SEED = 2**32 - 1
 LARGEST_SIDE = 8192
 LARGEST_BATCH = 1024
 LARGEST_STEPS = 1000
-NUMBERS = (
-    ("cfg_scale", 0.0, 100.0),
-    ("eta", 0.0, 1.0),
-    ("cfg_rescale", 0.0, 1.0),
-    ("cfg_start", 0.0, 1.0),
-    ("cfg_end", 0.0, 1.0),
-    ("threshold", 0.5, 1.0),
-    ("pag_scale", 0.0, 100.0),
-    ("aesthetic_score", 0.0, 100.0),
-    ("negative_aesthetic_score", 0.0, 100.0),
-)  # fields that are numbers, with their least and largest
-LEFT_OPEN = ("cfg_scale", "eta", "threshold", "aesthetic_score", "negative_aesthetic_score")  # these may be None
+LARGEST_BLUR = 256
+TASKS: dict[str, str] = {
+    "txt2img": "a picture from a sentence",
+    "img2img": "a picture from a picture and a sentence",
+    "inpaint": "paint a part of a picture anew",
+    "outpaint": "continue a picture beyond its sides",
+    "class2img": "a picture of a class",
+    "sample": "a picture that nothing steers",
+}  # by the name of its file in `tasks`
+WITH_PICTURE = ("img2img", "inpaint", "outpaint")
+MASKED = ("inpaint",)
+PROMPTED = ("txt2img", *WITH_PICTURE)
 LARGEST_CLIP_SKIP = 32  # layers of the deepest text tower
+BOUNDS: dict[str, tuple[float, float]] = {
+    "seed": (-1, LARGEST_SEED),
+    "batch_size": (1, LARGEST_BATCH),
+    "clip_skip": (1, LARGEST_CLIP_SKIP),
+    "steps": (1, LARGEST_STEPS),
+    "width": (8, LARGEST_SIDE),
+    "height": (8, LARGEST_SIDE),
+    "crop_top": (0, LARGEST_SIDE),
+    "crop_left": (0, LARGEST_SIDE),
+    **dict.fromkeys(("original_width", "original_height", "target_width", "target_height"), (1, LARGEST_SIDE)),
+    **dict.fromkeys(("left", "right", "top", "bottom", "padding"), (0, LARGEST_SIDE)),
+    "mask_blur": (0, LARGEST_BLUR),
+    "cfg_scale": (0, 100),
+    "pag_scale": (0, 100),
+    "threshold": (0.5, 1),
+    **dict.fromkeys(("strength", "eta", "cfg_rescale", "cfg_start", "cfg_end"), (0, 1)),
+    **dict.fromkeys(("aesthetic_score", "negative_aesthetic_score"), (0, 100)),
+}  # of the fields that are numbers
+
+
+def takes(task: str, field: "dataclasses.Field[object]") -> bool:
+    """Whether a task takes this field of a request."""
+    return task in field.metadata.get("tasks", (task,))
 
 
 def _option(*flags: str, help: str) -> dict[str, object]:
@@ -38,16 +64,29 @@ def _added(*flags: str, help: str) -> dict[str, object]:
     return _option(*flags, help=help) | {ADDED: True}
 
 
+def _of(tasks: tuple[str, ...], *flags: str, help: str) -> dict[str, object]:
+    """A field that these tasks take, and no others."""
+    return _added(*flags, help=help) | {"tasks": tasks}
+
+
 def _pixels(help: str) -> int | None:
     return dataclasses.field(default=None, metadata=_added(help=f"{help}, pixels; for SDXL (default: the picture's)"))
 
 
+def _beyond(side: str) -> int:
+    return dataclasses.field(default=0, metadata=_of(("outpaint",), help=f"pixels to add {side}"))
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Request:
-    """None means the model's own default. Raises `ValueError` for values that no model could serve."""
+    """None means the model's own default. Pictures are paths of files, or data URLs. Raises `ValueError` for values
+    that no model could serve, and for those that the task does not take."""
 
-    prompt: str = dataclasses.field(default="", metadata=_option("-p", help="what to show"))
-    negative_prompt: str = dataclasses.field(default="", metadata=_option("-n", help="what to keep away from"))
+    task: str = dataclasses.field(default="txt2img", metadata={ADDED: True})
+    prompt: str = dataclasses.field(default="", metadata=_option("-p", help="what to show") | {"tasks": PROMPTED})
+    negative_prompt: str = dataclasses.field(
+        default="", metadata=_option("-n", help="what to keep away from") | {"tasks": PROMPTED}
+    )
     prompt_2: str | None = dataclasses.field(
         default=None, metadata=_added(help="what SDXL's second text tower reads instead")
     )
@@ -91,6 +130,46 @@ class Request:
         default=False, metadata=_option(help="compute pictures one by one: bytes do not depend on the batch")
     )
 
+    image: str | None = dataclasses.field(
+        default=None, metadata=_of(WITH_PICTURE, "-i", help="the picture to begin with: a file, or a data URL")
+    )
+    strength: float | None = dataclasses.field(
+        default=None,
+        metadata=_of(
+            ("img2img", "inpaint", "outpaint"),
+            help="how much is made anew, 0 (nothing) to 1 (all): the share of the steps that is done",
+        ),
+    )
+    resize: Literal["stretch", "crop", "fill"] = dataclasses.field(
+        default="stretch",
+        metadata=_of(("img2img", "inpaint"), help="how the picture is brought to another width and height"),
+    )
+    mask: str | None = dataclasses.field(
+        default=None, metadata=_of(MASKED, help="white where the picture is painted anew; gray is in between")
+    )
+    mask_blur: int = dataclasses.field(default=0, metadata=_of(MASKED, help="pixels over which the mask fades"))
+    mask_invert: bool = dataclasses.field(default=False, metadata=_of(MASKED, help="paint anew where it is black"))
+    fill: Literal["original", "colours", "noise", "nothing"] = dataclasses.field(
+        default="original",
+        metadata=_of(MASKED, help="what is under the mask at first: the picture, colours around it, noise, nothing"),
+    )
+    only_masked: bool = dataclasses.field(
+        default=False, metadata=_of(MASKED, help="work on the masked part alone, at the model's full size")
+    )
+    padding: int = dataclasses.field(
+        default=32, metadata=_of(MASKED, help="with only_masked: pixels around the part that are seen as well")
+    )
+    left: int = _beyond("on the left")
+    right: int = _beyond("on the right")
+    top: int = _beyond("above")
+    bottom: int = _beyond("below")
+    beyond: Literal["mirror", "noise"] = dataclasses.field(
+        default="mirror", metadata=_of(("outpaint",), help="what is beyond the sides at first")
+    )
+    label: str | None = dataclasses.field(
+        default=None, metadata=_of(("class2img",), help="the class: a name the model knows, or its number")
+    )
+
     original_width: int | None = _pixels("width that the picture is said to come from")
     original_height: int | None = _pixels("height that the picture is said to come from")
     crop_top: int | None = _pixels("rows said to be cropped above")
@@ -105,27 +184,17 @@ class Request:
     )
 
     def __post_init__(self) -> None:
-        _whole("seed", self.seed, -1, LARGEST_SEED)
-        _whole("batch_size", self.batch_size, 1, LARGEST_BATCH)
-        _whole("clip_skip", self.clip_skip, 1, LARGEST_CLIP_SKIP)
-        for name in ("original_width", "original_height", "target_width", "target_height", "crop_top", "crop_left"):
-            if getattr(self, name) is not None:
-                _whole(name, getattr(self, name), 0 if name.startswith("crop") else 1, LARGEST_SIDE)
-        if self.prompt_style not in ("a1111", "plain"):
-            raise ValueError(f"prompt_style {self.prompt_style!r}: expected a1111 or plain")
-        for name, low, high in (("steps", 1, LARGEST_STEPS), ("width", 8, LARGEST_SIDE), ("height", 8, LARGEST_SIDE)):
-            if getattr(self, name) is not None:
-                _whole(name, getattr(self, name), low, high)
-        for name, low, high in NUMBERS:
-            if name not in LEFT_OPEN or getattr(self, name) is not None:
-                _number(name, getattr(self, name), low, high)
+        if self.task not in TASKS:
+            raise ValueError(f"task {self.task!r}: expected {nearest(str(self.task), list(TASKS))}")
+        for field in dataclasses.fields(self):
+            value, kind = getattr(self, field.name), _HINTS[field.name]
+            if not takes(self.task, field) and value != field.default:
+                fitting = _or(field.metadata["tasks"])
+                raise ValueError(f"{field.name}: {self.task} does not take it; leave it out, or use {fitting}")
+            if value is not None or type(None) not in typing.get_args(kind):
+                _check(field.name, kind, value)
         if not self.cfg_start < self.cfg_end:
             raise ValueError(f"cfg_start {self.cfg_start:g}, cfg_end {self.cfg_end:g}: expected a start before the end")
-        for name in ("prompt", "negative_prompt", "prompt_2", "negative_prompt_2", "sampler", "scheduler"):
-            if name.endswith("prompt") or getattr(self, name) is not None:
-                _text(name, getattr(self, name))
-        if type(self.exact) is not bool:
-            raise ValueError(f"exact {self.exact!r}: expected true or false")
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -137,7 +206,29 @@ class Request:
         return self if self.seed >= 0 else dataclasses.replace(self, seed=secrets.randbelow(LARGEST_SEED + 1))
 
 
-# Values come from JSON and from callers without a type checker, so kinds are checked as well
+_HINTS: dict[str, object] = typing.get_type_hints(Request)
+
+
+def _or(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
+
+
+def _check(name: str, kind: object, value: object) -> None:
+    """Values come from JSON and from callers without a type checker, so kinds are checked as well."""
+    kinds = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+    if typing.get_origin(kind) is Literal:
+        if value not in typing.get_args(kind):
+            raise ValueError(f"{name} {value!r}: expected {_or(typing.get_args(kind))}")
+    elif bool in kinds:
+        if type(value) is not bool:
+            raise ValueError(f"{name} {value!r}: expected true or false")
+    elif str in kinds:
+        _text(name, value)
+    else:
+        low, high = BOUNDS[name]
+        whole = float not in kinds
+        if not isinstance(value, int if whole else (int, float)) or isinstance(value, bool) or not low <= value <= high:
+            raise ValueError(f"{name} {value!r}: expected a {'whole ' * whole}number from {low:g} to {high:.10g}")
 
 
 def _text(name: str, value: object) -> None:
@@ -145,13 +236,3 @@ def _text(name: str, value: object) -> None:
         raise ValueError(f"{name} {value!r}: expected text")
     if "\0" in value:
         raise ValueError(f"{name} holds a NUL character; remove it")
-
-
-def _whole(name: str, value: object, low: int, high: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-        raise ValueError(f"{name} {value!r}: expected a whole number from {low} to {high}")
-
-
-def _number(name: str, value: object, low: float, high: float) -> None:
-    if not isinstance(value, int | float) or isinstance(value, bool) or not low <= value <= high:  # NaN is in no range
-        raise ValueError(f"{name} {value!r}: expected a number from {low:g} to {high:g}")

@@ -55,6 +55,21 @@ class Steering:
         stages = tuple(dataclasses.replace(stage, conds=((1.0, cond),)) for stage in self.stages)
         return dataclasses.replace(self, stages=stages)
 
+    def beside(self, concat: Tensor) -> "Steering":
+        """The same, with these channels beside the noise. concat: B C h w."""
+
+        def shown(cond: Conditioning) -> Conditioning:
+            return dataclasses.replace(cond, concat=concat)
+
+        stages = tuple(
+            Stage(
+                tuple((weight, shown(cond)) for weight, cond in stage.conds),
+                None if stage.uncond is None else shown(stage.uncond),
+            )
+            for stage in self.stages
+        )
+        return dataclasses.replace(self, stages=stages)
+
 
 def check(conditioner: object, request: Request) -> None:
     """Raises `ValueError` for what a model of this conditioner's configuration would have to ignore."""

@@ -1,0 +1,216 @@
+"""What every task promises, and what each refuses."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+import tintype
+from tintype.families.base import LatentDiffusion
+from tintype.tasks.pictures import digest, referred, repeated_with
+from tintype.tasks.request import TASKS, Request
+from tintype.tasks.task import Task, resolve, task_of
+
+QUICK = {"steps": 4, "seed": 7}
+PROMPT = "a frog on a sky blue background"
+
+
+@pytest.fixture(scope="module")
+def model() -> LatentDiffusion:
+    return tintype.load("default")
+
+
+@pytest.fixture
+def apple(tmp_path: Path) -> str:
+    """64 x 64, no two rows alike."""
+    pixels = np.random.default_rng(3).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "in.png")
+    return str(tmp_path / "in.png")
+
+
+@pytest.fixture
+def mask(tmp_path: Path) -> str:
+    drawn = Image.new("L", (64, 64))
+    ImageDraw.Draw(drawn).rectangle((8, 8, 39, 31), fill=255)
+    drawn.save(tmp_path / "mask.png")
+    return str(tmp_path / "mask.png")
+
+
+def pixels(path_or_picture: str | Image.Image) -> np.ndarray:
+    picture = Image.open(path_or_picture) if isinstance(path_or_picture, str) else path_or_picture
+    return np.asarray(picture.convert("RGB"))
+
+
+def one(model: LatentDiffusion, **settings: object) -> Image.Image:
+    return tintype.generate(model, Request(**(QUICK | settings)))[0]
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_every_task_is_a_file_with_its_plan(name: str) -> None:
+    assert isinstance(task_of(Request(task=name)), Task)
+    lines = (Path(tintype.__file__).parent / "tasks" / f"{name}.py").read_text().splitlines()
+    assert len(lines) <= 90
+
+
+def test_strength_is_the_share_of_the_steps(model: LatentDiffusion, apple: str) -> None:
+    for steps, strength, expected in ((10, 0.5, 5), (10, 0.75, 7), (4, 0.99, 3), (10, 1.0, 10), (10, 0.09, 0)):
+        request = Request(task="img2img", prompt=PROMPT, image=apple, steps=steps, strength=strength, seed=1)
+        assert len(list(tintype.steps(model, request))) == expected, strength
+
+
+@pytest.mark.parametrize("task", ["img2img", "inpaint"])
+def test_strength_0_is_the_input(model: LatentDiffusion, apple: str, mask: str, task: str) -> None:
+    also = {"mask": mask} if task == "inpaint" else {}
+    pictures = tintype.generate(
+        model, Request(task=task, prompt=PROMPT, image=apple, strength=0.0, batch_size=2, seed=1, **also)
+    )
+    assert len(pictures) == 2
+    for picture in pictures:
+        assert (pixels(picture) == pixels(apple)).all()
+
+
+def test_strength_1_does_not_look_at_the_input(model: LatentDiffusion, apple: str) -> None:
+    drawn = one(model, task="img2img", prompt=PROMPT, image=apple, strength=1.0)
+    assert (pixels(drawn) == pixels(one(model, prompt=PROMPT))).all()
+    nearer = one(model, task="img2img", prompt=PROMPT, image=apple, strength=0.5)
+    assert (pixels(drawn) != pixels(nearer)).mean() > 0.9
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"strength": 0.6},
+        {"fill": "colours"},
+        {"fill": "noise", "strength": 0.8},
+        {"fill": "nothing", "strength": 0.8},
+        {"only_masked": True, "padding": 4},
+        {"mask_invert": True},
+    ],
+    ids=str,
+)
+def test_pixels_outside_the_mask_are_the_inputs_own(
+    model: LatentDiffusion, apple: str, mask: str, settings: dict[str, object]
+) -> None:
+    drawn = pixels(one(model, task="inpaint", prompt=PROMPT, image=apple, mask=mask, **settings))
+    outside = (pixels(mask)[..., 0] == 0) != settings.get("mask_invert", False)
+    assert (drawn[outside] == pixels(apple)[outside]).all()
+    assert (drawn[~outside] != pixels(apple)[~outside]).any(axis=-1).mean() > 0.9  # random pixels are drawn by nobody
+
+
+def test_a_mask_that_fades_mixes_at_its_edge(model: LatentDiffusion, apple: str, mask: str) -> None:
+    settings = {"task": "inpaint", "prompt": PROMPT, "image": apple, "mask": mask}
+    sharp, soft = (pixels(one(model, **settings, mask_blur=blur)).astype(int) for blur in (0, 4))
+    far = np.s_[52:, 52:]  # farther than it fades
+    assert (soft[far] == pixels(apple)[far]).all()
+    edge = np.s_[32:36, 12:36]  # black in the sharp mask
+    assert (sharp[edge] == pixels(apple)[edge]).all()
+    assert (soft[edge] != pixels(apple)[edge]).mean() > 0.5
+
+
+def test_what_is_under_the_mask_at_first_matters_below_strength_1(
+    model: LatentDiffusion, apple: str, mask: str
+) -> None:
+    settings = {"task": "inpaint", "prompt": PROMPT, "image": apple, "mask": mask, "strength": 0.75}
+    drawn = [pixels(one(model, **settings, fill=fill)) for fill in ("original", "colours", "noise", "nothing")]
+    for number, first in enumerate(drawn):
+        for other in drawn[:number]:
+            assert (first != other).mean() > 0.05
+
+
+@pytest.mark.parametrize("beyond", ["mirror", "noise"])
+def test_outpainting_adds_to_the_sides_that_it_was_told(model: LatentDiffusion, apple: str, beyond: str) -> None:
+    sides = {"left": 16, "bottom": 8}
+    drawn = one(model, task="outpaint", prompt=PROMPT, image=apple, beyond=beyond, **sides)
+    assert drawn.size == (80, 72)
+    assert (pixels(drawn)[:64, 16:] == pixels(apple)).all()
+    assert pixels(drawn)[:, :16].std() > 0
+
+
+def test_pictures_are_brought_to_size_as_told(model: LatentDiffusion, tmp_path: Path) -> None:
+    wide = Image.new("RGB", (128, 64), "red")
+    wide.paste("blue", (0, 0, 32, 64))  # the left quarter
+    wide.save(tmp_path / "wide.png")
+    found = {}
+    for resize in ("stretch", "crop", "fill"):
+        request = Request(
+            task="img2img", prompt=PROMPT, image=str(tmp_path / "wide.png"), strength=0.0, resize=resize, width=64,
+            height=64, seed=1,
+        )  # fmt: skip
+        found[resize] = pixels(tintype.generate(model, request)[0])
+        assert found[resize].shape == (64, 64, 3)
+    blue = {resize: (picture[..., 2] > 128) for resize, picture in found.items()}
+    assert blue["stretch"].mean() == pytest.approx(0.25, abs=0.03)
+    assert blue["crop"].sum() == 0  # 32 columns are cut from each side
+    assert blue["fill"].mean() == pytest.approx(0.25, abs=0.03)
+    assert (blue["fill"][0] == blue["fill"][32]).all()  # drawn out above as its edge is
+
+
+def test_data_urls_are_pictures_as_well(model: LatentDiffusion, apple: str) -> None:
+    import base64
+
+    url = "data:image/png;base64," + base64.b64encode(Path(apple).read_bytes()).decode()
+    settings = {"task": "img2img", "prompt": PROMPT, "strength": 0.5}
+    assert (pixels(one(model, **settings, image=url)) == pixels(one(model, **settings, image=apple))).all()
+
+
+def test_a_picture_tells_its_input_by_digest_and_is_repeated_with_it(apple: str, tmp_path: Path) -> None:
+    request = Request(task="img2img", prompt=PROMPT, image=apple, strength=0.5, seed=1)
+    told = referred(request)
+    assert told.image == digest(Image.open(apple))
+    assert apple not in str(dataclasses.asdict(told))
+    assert repeated_with(told, Request(task="img2img", image=apple)) == request
+    with pytest.raises(ValueError, match="not stored in it; give it: --image FILE"):
+        repeated_with(told, Request(task="img2img"))
+    Image.new("RGB", (64, 64)).save(tmp_path / "other.png")
+    with pytest.raises(ValueError, match="is another picture"):
+        repeated_with(told, Request(task="img2img", image=str(tmp_path / "other.png")))
+
+
+def test_what_cannot_be_is_refused_before_any_work(model: LatentDiffusion, apple: str, tmp_path: Path) -> None:
+    black, small, text = tmp_path / "black.png", tmp_path / "small.png", tmp_path / "text.png"
+    Image.new("L", (64, 64)).save(black)
+    Image.new("L", (32, 64), "white").save(small)
+    text.write_text("no picture")
+    for settings, message in (
+        ({"task": "img2img"}, "expected one: --image FILE"),
+        ({"task": "img2img", "image": str(tmp_path / "none.png")}, "No such file"),
+        ({"task": "img2img", "image": str(text)}, "no picture that can be used"),
+        ({"task": "img2img", "image": "data:image/png;base64,?"}, "not a data URL"),
+        ({"task": "img2img", "image": str(small)}, None),
+        ({"task": "img2img", "image": apple, "width": 60}, "width 60 is not a multiple of 8"),
+        ({"task": "inpaint", "image": apple}, "expected one: --mask FILE"),
+        ({"task": "inpaint", "image": apple, "mask": str(black)}, "all of it is black"),
+        ({"task": "inpaint", "image": apple, "mask": str(small)}, "mask: got 32 x 64 pixels; expected 64 x 64"),
+        ({"task": "outpaint", "image": apple}, "nothing to add"),
+        ({"task": "outpaint", "image": apple, "left": 3}, "width 67 is not a multiple of 8"),
+        ({"task": "class2img", "label": "red apple"}, "knows no classes"),
+        ({"task": "sample", "cfg_scale": 3.0}, "nothing steers"),
+    ):
+        request = Request(**(settings | ({} if settings["task"] in ("class2img", "sample") else {"prompt": PROMPT})))
+        if message is None:
+            assert resolve(model, request).width == 32
+            continue
+        with pytest.raises(ValueError, match=message):
+            resolve(model, request)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"task": "txt2image"}, "task 'txt2image': expected txt2img"),
+        ({"strength": 0.5}, "strength: txt2img does not take it; leave it out, or use img2img"),
+        ({"task": "sample", "prompt": "x"}, "prompt: sample does not take it"),
+        ({"task": "img2img", "strength": 1.5}, "strength 1.5: expected a number from 0 to 1"),
+        ({"task": "img2img", "strength": float("nan")}, "expected a number from 0 to 1"),
+        ({"task": "inpaint", "fill": "sand"}, "fill 'sand': expected original, colours, noise or nothing"),
+        ({"task": "inpaint", "mask_blur": 2.5}, "mask_blur 2.5: expected a whole number"),
+        ({"task": "outpaint", "left": -8}, "left -8: expected a whole number from 0"),
+        ({"task": "inpaint", "only_masked": 1}, "only_masked 1: expected true or false"),
+    ],
+)
+def test_requests_refuse_what_no_model_could_serve(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Request(**settings)

@@ -1,0 +1,43 @@
+"""Class to image: from noise, steered by one of the classes that a model was trained with."""
+
+from tintype.common.config import nearest
+from tintype.common.rng import Noise
+from tintype.conditioning.class_label import ClassConditioner
+from tintype.diffusion.denoiser import repeated
+from tintype.families.base import LatentDiffusion
+from tintype.tasks.plan import Plan, from_noise, refuse_further_channels
+from tintype.tasks.request import Request
+from tintype.tasks.steering import Stage, Steering
+from tintype.tasks.task import Task
+
+
+def prepare(model: LatentDiffusion, request: Request) -> Request:
+    refuse_further_channels(model, request)
+    class_of(model, request)
+    return request
+
+
+def class_of(model: LatentDiffusion, request: Request) -> int:
+    """The number of the class that a request names. Raises `ValueError` for one that the model does not have."""
+    if not isinstance(model.conditioner, ClassConditioner):
+        raise ValueError(f"the model {model.config.name} knows no classes; expected one that is steered by them")
+    names = model.config.labels
+    count = model.conditioner.config.num_classes
+    label = (request.label or "").strip()
+    if label in names:
+        return names.index(label)
+    if label.isdecimal() and int(label) < count:
+        return int(label)
+    known = f"a number from 0 to {count - 1}"
+    raise ValueError(f"label {label!r}: expected {nearest(label, names) + ', or ' if names else ''}{known}")
+
+
+def plan(model: LatentDiffusion, request: Request, noise: Noise) -> Plan:
+    assert isinstance(model.conditioner, ClassConditioner)
+    rows = len(noise.seeds)
+    cond = repeated(model.conditioner([class_of(model, request)]), rows)
+    uncond = None if request.cfg_scale == 1 else model.conditioner.empty(rows)
+    return from_noise(model, request, noise, Steering(stages=(Stage(((1.0, cond),), uncond),)))
+
+
+TASK = Task(plan=plan, prepare=prepare)

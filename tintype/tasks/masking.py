@@ -1,0 +1,158 @@
+"""The part of a picture that is drawn anew: which it is, what the network is shown of it, how it comes back."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageChops, ImageFilter
+from torch import Tensor
+
+from tintype.common.rng import Noise
+from tintype.families.base import LatentDiffusion
+from tintype.tasks.pictures import encoded, fitted, in_rows, pixels, read, sized_as
+from tintype.tasks.plan import Plan, from_latent, keeping, prompted
+from tintype.tasks.request import Request
+
+Box = tuple[int, int, int, int]  # left, top, right, bottom
+
+
+@dataclass(frozen=True, slots=True)
+class Area:
+    """An RGB picture and an L mask of its size, white where it is drawn anew; `box` is the part that is worked on."""
+
+    picture: Image.Image
+    mask: Image.Image
+    box: Box
+
+    def worked(self, request: Request) -> "Area":
+        """The part alone, at the request's size."""
+        picture, mask = (fitted(one.crop(self.box), request) for one in (self.picture, self.mask))
+        return Area(picture, mask, (0, 0, *picture.size))
+
+    def composed(self, drawn: Image.Image) -> Image.Image:
+        """The picture with what was drawn in its place. Where the mask is black every pixel is the picture's own."""
+        left, top, right, bottom = self.box
+        drawn = drawn.resize((right - left, bottom - top), Image.Resampling.LANCZOS) if self._other(drawn) else drawn
+        result = self.picture.copy()
+        result.paste(drawn, (left, top), self.mask.crop(self.box))
+        return result
+
+    def _other(self, drawn: Image.Image) -> bool:
+        left, top, right, bottom = self.box
+        return drawn.size != (right - left, bottom - top)
+
+
+def masked_area(request: Request) -> Area:
+    """What a request with picture and mask means. Raises `ValueError` for a mask of another size, or of nothing."""
+    picture, mask = read(request, "image"), read(request, "mask").convert("L")
+    if mask.size != picture.size:
+        got, expected = (f"{one.width} x {one.height}" for one in (mask, picture))
+        raise ValueError(f"mask: got {got} pixels; expected {expected}, as the picture has")
+    if request.mask_invert:
+        mask = ImageChops.invert(mask)
+    if mask.getbbox() is None:
+        black, other = ("white", "without") if request.mask_invert else ("black", "with")
+        raise ValueError(
+            f"mask: all of it is {black}, so nothing is painted anew; paint some white, or {other} mask_invert"
+        )
+    if request.mask_blur:
+        mask = mask.filter(ImageFilter.GaussianBlur(request.mask_blur))
+    if not request.only_masked:
+        sized = sized_as(request, picture)
+        picture, mask = fitted(picture, sized), fitted(mask, sized)
+        return Area(picture, mask, (0, 0, *picture.size))
+    return Area(picture, mask, _around(mask, request))
+
+
+def _around(mask: Image.Image, request: Request) -> Box:
+    """The masked part with its padding, made longer along one side to the shape that is worked at, within the
+    picture."""
+    bounds = mask.getbbox()
+    assert bounds is not None
+    wanted = (request.width or 1, request.height or 1)
+    low = [max(bounds[axis] - request.padding, 0) for axis in (0, 1)]
+    high = [min(bounds[axis + 2] + request.padding, mask.size[axis]) for axis in (0, 1)]
+    sides = [high[axis] - low[axis] for axis in (0, 1)]
+    for axis, other in ((0, 1), (1, 0)):
+        side = min(max(sides[axis], round(sides[other] * wanted[axis] / wanted[other])), mask.size[axis])
+        first = min(max(low[axis] - (side - sides[axis]) // 2, 0), mask.size[axis] - side)
+        low[axis], high[axis] = first, first + side
+    return (low[0], low[1], high[0], high[1])
+
+
+def repainted(model: LatentDiffusion, request: Request, noise: Noise, area: Area) -> Plan:
+    """The plan of drawing anew what is under the mask of an area, from the request's strength on."""
+    area, rows = area.worked(request), len(noise.seeds)
+    image, mask = pixels(area.picture), levels(area.mask)
+    cells = F.max_pool2d(mask, model.config.autoencoder.factor)  # 1 1 h w: anew where any of its pixels is
+    known, steering = in_rows(encoded(model, image), rows), prompted(model, request, noise)
+    begun = from_latent(model, request, noise, _filled(model, request, noise, area, known, cells), steering)
+    if model.config.further:
+        return dataclasses.replace(begun, steering=steering.beside(in_rows(seen(model, image, mask, cells), rows)))
+    return keeping(model, request, begun, known, cells.to(known))
+
+
+def seen(model: LatentDiffusion, image: Tensor, mask: Tensor, cells: Tensor) -> Tensor:
+    """The channels of a model that is shown what is known, 1 C h w. image: 1 3 H W, mask: 1 1 H W, cells: 1 1 h w.
+    Raises `ValueError` for a model that is shown something else."""
+    hard = (mask >= 0.5).to(image)
+    parts = {
+        "mask": lambda: (cells >= 0.5).to(image),
+        "masked": lambda: encoded(model, image * (1 - hard)),
+        "signed_mask": lambda: (cells >= 0.5).to(image) * 2 - 1,
+        "masked_black": lambda: encoded(model, (image + 1) * (1 - hard) - 1),
+    }
+    return torch.cat([parts[name]().to(model.device) for name in model.config.further], dim=1)
+
+
+def _filled(model: LatentDiffusion, request: Request, noise: Noise, area: Area, known: Tensor, cells: Tensor) -> Tensor:
+    """What is under the mask before anything is drawn there, as latents."""
+    cells = cells.to(known)
+    match request.fill:
+        case "original":
+            return known
+        case "colours":
+            return in_rows(encoded(model, pixels(spread(area.picture, area.mask))), len(noise.seeds))
+        case "noise":
+            return known * (1 - cells) + noise.normal(known.shape[1:]).to(known) * cells
+        case "nothing":
+            return known * (1 - cells)
+
+
+def spread(picture: Image.Image, mask: Image.Image) -> Image.Image:
+    """The picture with the colours around the mask drawn into it, the farther from its edge the smoother."""
+    known = picture.convert("RGBA")
+    known.putalpha(ImageChops.invert(mask))
+    result = Image.new("RGBA", picture.size)
+    premultiplied = known.convert("RGBa")
+    for radius in (256, 64, 16, 4, 1):
+        blurred = premultiplied.filter(ImageFilter.GaussianBlur(radius)).convert("RGBA")
+        whole = np.asarray(blurred).copy()
+        whole[..., 3] = np.minimum(whole[..., 3].astype(np.int32) * 8, 255).astype(np.uint8)
+        result.alpha_composite(Image.fromarray(whole, "RGBA"))
+    result.alpha_composite(known)
+    return result.convert("RGB")
+
+
+def levels(mask: Image.Image) -> Tensor:
+    """An L picture as 1 1 H W in [0, 1]."""
+    return torch.from_numpy(np.array(mask))[None, None].float() / 255
+
+
+def composed(request: Request, drawn: Sequence[Image.Image], area: Area) -> list[Image.Image]:
+    """The pictures with what was drawn in its place; without a step nothing is."""
+    return [area.composed(one) for one in drawn] if drawn else [area.picture.copy() for _ in request.seeds]
+
+
+def refuse_other_channels(model: LatentDiffusion, request: Request) -> None:
+    """Raises `ValueError` for a model whose further channels are no mask."""
+    config = model.config
+    further = config.unet.in_channels - config.autoencoder.latent_channels
+    if bool(further) != any("mask" in name for name in config.further):
+        raise ValueError(
+            f"{config.name} takes {further} channels beside the noise that are no mask; {request.task} expects a model "
+            "without, or one made for inpainting"
+        )
