@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 PromptStyle = Literal["a1111", "plain"]
+# A class by its number, and its box: left, top, right and bottom as parts of the picture's sides, or None for anywhere
+PlacedObject = tuple[int, tuple[float, float, float, float] | None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,6 +28,7 @@ class Prompt:
     `text_2`: for towers after the first (None: the same). `clip_skip`: the layer read, counted from the end as A1111
     does; 1 is the family's own, 2 the one before the last (where the family's own is earlier, its own). `negative`:
     what to keep away from; an empty one may be all zeros. `framing`: None is an uncropped picture of the model's size.
+    `objects`: what a model that reads objects beside texts is told is there.
     """
 
     text: str
@@ -34,6 +37,7 @@ class Prompt:
     clip_skip: int = 1
     negative: bool = False
     framing: Framing | None = None
+    objects: tuple[PlacedObject, ...] = ()
 
     def texts(self, count: int) -> tuple[str, ...]:
         """The text of each of `count` towers."""

@@ -1,5 +1,6 @@
 """Prompts to conditioning: CLIP's text tower over CLIP's vocabulary, or over the words a small model was taught."""
 
+import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from tintype.common.config import added
 from tintype.conditioning.chunks import Reading, Token, read
+from tintype.conditioning.objects import Objects, ObjectsConfig, ObjectsEncoder
 from tintype.conditioning.prompt import Prompt, as_prompt
 from tintype.conditioning.tokenizer import END, START, tokenize
 from tintype.diffusion.denoiser import Conditioning
@@ -29,7 +31,7 @@ class TextConfig:
 
     `layer`: whose hidden states are the context, counted from the end: 0 is the last, 1 the one before; `final_norm`:
     normed by the tower's final norm (SD 1.x and 2.x; not SDXL). `pad`: what follows the first end-of-text, more of it
-    or token 0 (SD 2.x and the second tower of SDXL).
+    or token 0 (SD 2.x and the second tower of SDXL). `objects`: those read beside the text, as tokens after it.
     """
 
     clip: CLIPTextConfig
@@ -38,6 +40,7 @@ class TextConfig:
     layer: int = added(0)
     final_norm: bool = added(True)
     pad: Literal["end", "zero"] = added("end")
+    objects: ObjectsConfig | None = added(None)
 
     def __post_init__(self) -> None:
         if not 0 <= self.layer <= self.clip.num_layers:
@@ -109,6 +112,7 @@ class TextConditioner(nn.Module):
         super().__init__()
         self.config = config
         self.encoder = CLIPText(config.clip)
+        self.objects = None if config.objects is None else ObjectsEncoder(config.objects)
         self._reader = TextReader(config)
 
     def read(self, prompt: str | Prompt) -> Reading:
@@ -123,9 +127,9 @@ class TextConditioner(nn.Module):
         """See `TextReader`."""
         return self._reader.tokens(prompts)
 
-    def encode(self, tokens: Tokens, *, clip_skip: int = 1) -> Conditioning:
-        """The chosen layer, and the pooled text of the last one. `clip_skip`: see `Prompt`."""
-        return self._chosen(self.encoder(tokens.ids, tokens.end), clip_skip)
+    def encode(self, tokens: Tokens, *, clip_skip: int = 1, objects: Objects | None = None) -> Conditioning:
+        """The chosen layer, and the pooled text of the last one; then the objects. `clip_skip`: see `Prompt`."""
+        return self._with_objects(self._chosen(self.encoder(tokens.ids, tokens.end), clip_skip), objects)
 
     def encode_embeddings(self, embeddings: Tensor, end: Tensor, *, clip_skip: int = 1) -> Conditioning:
         """`encode` from token embeddings that the caller made, B L D (L at most the context length, positions not yet
@@ -135,7 +139,15 @@ class TextConditioner(nn.Module):
             raise ValueError(f"embeddings {tuple(embeddings.shape)}: expected (batch, up to {length}, {width})")
         if end.shape != embeddings.shape[:1] or not ((end >= 0) & (end < embeddings.shape[1])).all():
             raise ValueError(f"end {end.tolist()}: expected one place below {embeddings.shape[1]} for each text")
-        return self._chosen(self.encoder.transform(embeddings, end), clip_skip)
+        return self._with_objects(self._chosen(self.encoder.transform(embeddings, end), clip_skip), None)
+
+    def _with_objects(self, cond: Conditioning, objects: Objects | None) -> Conditioning:
+        """The tokens of the objects, or of none, after those of the text."""
+        if self.objects is None:
+            return cond
+        assert cond.context is not None
+        given = self.objects.rows([()] * len(cond.context)) if objects is None else objects
+        return dataclasses.replace(cond, context=torch.cat((cond.context, self.objects(given)), dim=1))
 
     def _chosen(self, out: CLIPTextOutput, clip_skip: int) -> Conditioning:
         if not 1 <= clip_skip <= self.config.clip.num_layers:
@@ -150,7 +162,11 @@ class TextConditioner(nn.Module):
         """Texts of several chunks have their contexts one after the other; shorter ones get chunks without words. The
         vector is the first chunk's. (A1111's `sd_hijack_clip.py`.)"""
         asked = [as_prompt(prompt) for prompt in prompts]
-        return self.encode_readings([self.read(prompt) for prompt in asked], clip_skip=one_clip_skip(asked))
+        cond = self.encode_readings([self.read(prompt) for prompt in asked], clip_skip=one_clip_skip(asked))
+        told = [prompt.objects for prompt in asked]
+        if self.objects is None and any(told):
+            raise ValueError("this model reads no objects beside its text; expected one that does, or no boxes")
+        return self._with_objects(cond, None if self.objects is None else self.objects.rows(told))
 
     def encode_readings(self, readings: Sequence[Reading], *, clip_skip: int, chunks: int = 1) -> Conditioning:
         """A row a reading, as long as the longest or `chunks` chunks."""
@@ -158,7 +174,7 @@ class TextConditioner(nn.Module):
         rows = [chunk for one in readings for chunk in (*one.chunks, *[()] * (count - len(one.chunks)))]
         device = self.encoder.position_embedding.weight.device
         tokens = self._reader.framed(rows)
-        cond = self.encode(Tokens(tokens.ids.to(device), tokens.end.to(device)), clip_skip=clip_skip)
+        cond = self._chosen(self.encoder(tokens.ids.to(device), tokens.end.to(device)), clip_skip)
         assert cond.context is not None
         context = cond.context
         if any(token.weight != 1 for chunk in rows for token in chunk):

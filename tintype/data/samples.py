@@ -4,6 +4,7 @@ Every kind of data (rendered scenes, prepared folders, stored latents) is a `Sam
 some `Column`s of it. Which samples a batch holds is a function of its position alone.
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -140,6 +141,22 @@ class SceneSamples:
             boxes=tuple(boxes),
             mask=(numbers * scene.masks).max(axis=0),  # no two are seen at one place
         )
+
+
+class WithPictures:
+    """Stored samples with the pictures of others, one by one the same."""
+
+    def __init__(self, stored: Samples, shown: Samples) -> None:
+        if len(stored) != len(shown):
+            raise ValueError(f"{len(stored)} stored samples and {len(shown)} pictures; expected as many")
+        self.stored = stored
+        self.shown = shown
+
+    def __len__(self) -> int:
+        return len(self.stored)
+
+    def __getitem__(self, index: int, /) -> Sample:
+        return dataclasses.replace(self.stored[index], picture=self.shown[index].picture)
 
 
 # Columns

@@ -8,14 +8,18 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tintype.common.device import sent
 from tintype.conditioning.class_label import ClassConditioner
 from tintype.conditioning.layout import LayoutConditioner, layout_ids
+from tintype.conditioning.objects import Objects, placeless, without
 from tintype.conditioning.spatial import SpatialConditioner
 from tintype.conditioning.text import TextConditioner, Tokens, dropped
 from tintype.diffusion.denoiser import Conditioning
+from tintype.diffusion.latent_space import LatentSpace
+from tintype.models.autoencoder import Autoencoder
 from tintype.objectives.base import Batch
 
 
@@ -33,20 +37,61 @@ class Condition(Protocol):
 
 
 class TextCondition:
-    """Columns "ids": B L and "end": B, the tokens of a caption."""
+    """Columns "ids": B L and "end": B, the tokens of a caption; where the network reads objects as well, "labels": B K
+    and "places": B K 4 (see `Objects`).
+
+    `objects` says how often they are left out, and how often only their places are; captions are left out
+    independently of that.
+    """
 
     name = "text"
 
-    def __init__(self, network: TextConditioner, *, dropout: float) -> None:
+    def __init__(self, network: TextConditioner, *, dropout: float, objects: tuple[float, float] = (0.0, 0.0)) -> None:
         self.network = network
         self.dropout = _rate(dropout)
+        self.without, self.placeless = map(_rate, objects)
         self._empty = network.tokens([""])
 
     def __call__(self, batch: Batch, noise: torch.Generator | None) -> Conditioning:
         tokens = Tokens(batch["ids"], batch["end"])
         if noise is not None:
             tokens = dropped(tokens, self._empty, rate=self.dropout, noise=noise)
-        return self.network.encode(Tokens(tokens.ids.long(), tokens.end))
+        return self.network.encode(Tokens(tokens.ids.long(), tokens.end), objects=self._objects(batch, noise))
+
+    def _objects(self, batch: Batch, noise: torch.Generator | None) -> Objects | None:
+        config = self.network.config.objects
+        if config is None:
+            return None
+        objects = Objects(batch["labels"].long(), batch["places"].float())
+        objects = placeless(objects, _gone(objects.labels, self.placeless, noise))
+        return without(objects, _gone(objects.labels, self.without, noise), config)
+
+
+class RepaintCondition:
+    """Columns "image": B 3 H W in [-1, 1] and "mask": B H W, 1 where it is drawn anew: beside the noise the mask and
+    the latent of the picture that is gray under it, as Stable Diffusion's inpainting models have them. A picture that
+    is new everywhere costs no encoding. The first stage is not trained."""
+
+    name = "repaint"
+    network = None
+
+    def __init__(self, first_stage: Autoencoder, space: LatentSpace, *, size: int) -> None:
+        self.first_stage = first_stage.eval().requires_grad_(False)
+        self.space = space
+        self._gray = self._encoded(torch.zeros(1, 3, size, size, device=next(first_stage.parameters()).device))
+
+    def __call__(self, batch: Batch, noise: torch.Generator | None) -> Conditioning:
+        mask = batch["mask"].float()[:, None]  # B 1 H W
+        partly = (mask < 1).flatten(1).any(dim=1)
+        latent = self._gray.expand(len(mask), *self._gray.shape[1:]).clone()
+        if partly.any():
+            latent[partly] = self._encoded(batch["image"][partly] * (1 - mask[partly]))
+        cells = F.max_pool2d(mask, self.first_stage.config.factor)
+        return Conditioning(concat=torch.cat((cells, latent), dim=1))
+
+    @torch.no_grad()
+    def _encoded(self, image: Tensor) -> Tensor:
+        return self.space.wrap(self.first_stage.encode(image).mean.float())
 
 
 class ClassCondition:

@@ -14,15 +14,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
 from tintype.checkpoints import load
 from tintype.checkpoints.model_folder import AUTOENCODER, save_model
 from tintype.checkpoints.native import load_network
+from tintype.conditioning.objects import ObjectsConfig
 from tintype.conditioning.text import TextConditioner, TextConfig, word_ids, words_of
 from tintype.data.emoji import synonyms, vocabulary
 from tintype.data.encoding import stored_scenes
-from tintype.data.samples import Batches, latents, texts
+from tintype.data.holes import objects, repainted
+from tintype.data.samples import Batches, SceneSamples, WithPictures, latents, texts
 from tintype.data.scenes import COLOURS, POSITIONS, RELATIONS, SceneConfig, Scenes, with_article
 from tintype.data.sources import appearance, captions
 from tintype.diffusion.latent_space import LatentSpace
@@ -34,7 +37,7 @@ from tintype.generation import generate_each
 from tintype.models.autoencoder import Autoencoder, AutoencoderConfig
 from tintype.models.clip import CLIPTextConfig
 from tintype.models.unet import UNet, UNetConfig
-from tintype.objectives.conditions import TextCondition
+from tintype.objectives.conditions import Condition, RepaintCondition, TextCondition
 from tintype.objectives.denoising import DenoisingObjective
 from tintype.recipes.base import Recipe, Run, digest, load_average
 from tintype.recipes.sheets import SHOWN, sheet
@@ -48,7 +51,9 @@ SCHEDULER = "trailing"  # of the sheets and the published model
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DefaultText2Img(Recipe):
     """`autoencoder` names the finished first stage, or `start` a model (name or folder) to begin with, which brings its
-    own first stage and latent space. `latents`: how many scenes are encoded, once, into the folder.
+    own first stage and latent space. `latents`: how many scenes are encoded, once, into the folder. `objects`: how many
+    boxes with names are read beside the caption. `repainted`: in which share of the samples a part of the picture is
+    known, by a mask and the masked picture beside the noise, where the U-Net has channels for them.
 
     One hour for 10,000 steps on two CPU cores, two processes; the model card says what came of how many.
     """
@@ -62,6 +67,9 @@ class DefaultText2Img(Recipe):
     start: str | None = field(default=None, metadata=MAY_CHANGE)
     latents: int = 65_536
     caption_dropout: float = 0.1
+    objects: int = 0
+    objects_dropout: tuple[float, float] = (0.5, 0.3)  # of the objects, and of their places alone
+    repainted: float = 0.4
     steps: int = field(default=25, metadata=MAY_CHANGE)  # of sampling, as is the next
     cfg_scale: float = field(default=3.0, metadata=MAY_CHANGE)
 
@@ -94,11 +102,13 @@ class DefaultText2Img(Recipe):
         torch.manual_seed(self.train.seed)
         first_stage = load_network(self._first_stage(), "autoencoder", AutoencoderConfig, Autoencoder)
         first_stage = first_stage.to(self.train.device)
-        if first_stage.config.latent_channels != self.unet.in_channels:
+        channels = first_stage.config.latent_channels
+        if self.unet.in_channels not in (channels, 2 * channels + 1):
             raise ValueError(
-                f"the first stage has {first_stage.config.latent_channels} channels, unet.in_channels is "
-                f"{self.unet.in_channels}; expected the same"
+                f"the first stage has {channels} channels, unet.in_channels is {self.unet.in_channels}; expected the "
+                f"same, or {2 * channels + 1} with a mask and the masked picture"
             )
+        masked = self.unet.in_channels > channels
         SPACINGS[SCHEDULER](make_schedule(self.schedule), self.steps)  # refuses what no sheet could be drawn with
         scenes = Scenes(self.scenes, font=self.font)
         words = taught_words(self.scenes)
@@ -106,6 +116,7 @@ class DefaultText2Img(Recipe):
             clip=dataclasses.replace(self.text, vocabulary_size=len(word_ids(words))),
             words=words,
             pooled=True,
+            objects=self._read(),
         )
         unet, tower = UNet(self.unet), TextConditioner(text)
         space = None if self.start is None else self.begin(unet, tower, self.start)
@@ -113,7 +124,11 @@ class DefaultText2Img(Recipe):
         stored = stored_scenes(out / "latents", scenes, self.latents, first_stage)
         if space is None:
             space = stored.space(per_channel=True)
-        source = Batches(stored, [latents, texts(tower.tokens)], seed=self.train.seed)
+        columns = [latents, texts(tower.tokens)]
+        columns += [] if text.objects is None else [objects(text.objects)]
+        columns += [repainted(self.repainted)] if masked else []
+        samples = WithPictures(stored, SceneSamples(scenes, self.latents)) if masked else stored
+        source = Batches(samples, columns, seed=self.train.seed)
         family = FamilyConfig(
             name="tintype",
             unet=self.unet,
@@ -126,6 +141,8 @@ class DefaultText2Img(Recipe):
             steps=self.steps,
             cfg_scale=self.cfg_scale,
             scheduler=SCHEDULER,
+            further=("mask", "masked") if masked else (),
+            labels=() if text.objects is None else tuple(one.name for one in vocabulary(self.scenes.vocabulary)),
         )
 
         def averaged(state: TrainingState) -> LatentDiffusion:
@@ -150,10 +167,12 @@ class DefaultText2Img(Recipe):
         def publish(state: TrainingState, out: Path) -> None:
             save_model(out / "model", averaged(state), dtype=torch.float16)
 
+        conditions: list[Condition] = [TextCondition(tower, dropout=self.caption_dropout, objects=self.objects_dropout)]
+        conditions += [RepaintCondition(first_stage, space, size=self.scenes.size)] if masked else []
         return Run(
             objective=DenoisingObjective(
                 unet,
-                [TextCondition(tower, dropout=self.caption_dropout)],
+                conditions,
                 schedule=make_schedule(self.schedule),
                 scaling=SCALINGS[self.prediction],
                 space=space,
@@ -163,12 +182,30 @@ class DefaultText2Img(Recipe):
             publish=publish,
         )
 
+    def _read(self) -> ObjectsConfig | None:
+        if not self.objects:
+            return None
+        assert self.unet.context_dim is not None
+        return ObjectsConfig(
+            num_classes=len(vocabulary(self.scenes.vocabulary)), width=self.unet.context_dim, count=self.objects
+        )
+
     def begin(self, unet: UNet, tower: TextConditioner, name: str) -> LatentSpace:
-        """Give the networks the weights of a model, and return the latent space they know."""
+        """Give the networks the weights of a model, and return the latent space they know. What the model has not (mask
+        channels, objects) begins as it is, and the channels at zero."""
         model = load(name, device="cpu")
+        own_text, other_text = tower.config, model.config.conditioner
+        assert isinstance(other_text, TextConfig)
+        if other_text.objects is None:
+            own_text = dataclasses.replace(own_text, objects=None)
+        more = self.unet.in_channels - model.config.unet.in_channels
         for part, own, other in (
-            ("U-Net", self.unet, model.config.unet),
-            ("text tower", tower.config, model.config.conditioner),
+            (
+                "U-Net",
+                dataclasses.replace(self.unet, in_channels=self.unet.in_channels - max(more, 0)),
+                model.config.unet,
+            ),
+            ("text tower", own_text, other_text),
             ("schedule", self.schedule, model.config.schedule),
             ("prediction", self.prediction, model.config.prediction),
         ):
@@ -177,8 +214,12 @@ class DefaultText2Img(Recipe):
                     f"start={name}: its {part} is configured otherwise than this recipe's; see its model.json"
                 )
         assert isinstance(model.denoiser.network, UNet)
-        unet.load_state_dict(model.denoiser.network.state_dict())
-        tower.load_state_dict(model.networks["conditioner"].state_dict())
+        weights = model.denoiser.network.state_dict()
+        weights["conv_in.weight"] = F.pad(weights["conv_in.weight"], (0, 0, 0, 0, 0, max(more, 0)))
+        unet.load_state_dict(weights)
+        learned = model.networks["conditioner"].state_dict()
+        fresh = {key: value for key, value in tower.state_dict().items() if key.startswith("objects.")}
+        tower.load_state_dict(fresh | learned)
         return model.space
 
 

@@ -5,14 +5,15 @@ from tintype.common.rng import Noise
 from tintype.conditioning.class_label import ClassConditioner
 from tintype.diffusion.denoiser import repeated
 from tintype.families.base import LatentDiffusion
-from tintype.tasks.plan import Plan, from_noise, refuse_further_channels
+from tintype.tasks.further import refuse_others
+from tintype.tasks.plan import Plan, from_noise
 from tintype.tasks.request import Request
 from tintype.tasks.steering import Stage, Steering
 from tintype.tasks.task import Task
 
 
 def prepare(model: LatentDiffusion, request: Request) -> Request:
-    refuse_further_channels(model, request)
+    refuse_others(model, request)
     class_of(model, request)
     return request
 

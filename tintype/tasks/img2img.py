@@ -7,8 +7,9 @@ from PIL import Image
 
 from tintype.common.rng import Noise
 from tintype.families.base import LatentDiffusion
+from tintype.tasks.further import refuse_others
 from tintype.tasks.pictures import encoded, fitted, in_rows, pixels, read, sized_as
-from tintype.tasks.plan import Plan, from_latent, prompted, refuse_further_channels
+from tintype.tasks.plan import Plan, from_latent, prompted
 from tintype.tasks.request import Request
 from tintype.tasks.task import Task
 
@@ -16,7 +17,7 @@ STRENGTH = 0.75
 
 
 def prepare(model: LatentDiffusion, request: Request) -> Request:
-    refuse_further_channels(model, request)
+    refuse_others(model, request)
     strength = STRENGTH if request.strength is None else request.strength
     return dataclasses.replace(sized_as(request, read(request, "image")), strength=strength)
 

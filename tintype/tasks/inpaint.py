@@ -10,7 +10,8 @@ from PIL import Image
 
 from tintype.common.rng import Noise
 from tintype.families.base import LatentDiffusion
-from tintype.tasks.masking import composed, masked_area, refuse_other_channels, repainted
+from tintype.tasks.further import refuse_others
+from tintype.tasks.masking import composed, masked_area, repainted
 from tintype.tasks.pictures import sized_as
 from tintype.tasks.plan import Plan
 from tintype.tasks.request import Request
@@ -18,7 +19,7 @@ from tintype.tasks.task import Task
 
 
 def prepare(model: LatentDiffusion, request: Request) -> Request:
-    refuse_other_channels(model, request)
+    refuse_others(model, request)
     request = dataclasses.replace(request, strength=1.0 if request.strength is None else request.strength)
     area = masked_area(request)
     return request if request.only_masked else sized_as(request, area.picture)

@@ -1,6 +1,5 @@
 """The part of a picture that is drawn anew: which it is, what the network is shown of it, how it comes back."""
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from tintype.common.rng import Noise
 from tintype.families.base import LatentDiffusion
+from tintype.tasks.further import has_mask, shown
 from tintype.tasks.pictures import encoded, fitted, in_rows, pixels, read, sized_as
 from tintype.tasks.plan import Plan, from_latent, keeping, prompted
 from tintype.tasks.request import Request
@@ -89,23 +89,12 @@ def repainted(model: LatentDiffusion, request: Request, noise: Noise, area: Area
     image, mask = pixels(area.picture), levels(area.mask)
     cells = F.max_pool2d(mask, model.config.autoencoder.factor)  # 1 1 h w: anew where any of its pixels is
     known, steering = in_rows(encoded(model, image), rows), prompted(model, request, noise)
+    if has_mask(model):
+        steering = steering.beside(in_rows(shown(model, image, mask), rows))
     begun = from_latent(model, request, noise, _filled(model, request, noise, area, known, cells), steering)
-    if model.config.further:
-        return dataclasses.replace(begun, steering=steering.beside(in_rows(seen(model, image, mask, cells), rows)))
+    if has_mask(model):
+        return begun
     return keeping(model, request, begun, known, cells.to(known))
-
-
-def seen(model: LatentDiffusion, image: Tensor, mask: Tensor, cells: Tensor) -> Tensor:
-    """The channels of a model that is shown what is known, 1 C h w. image: 1 3 H W, mask: 1 1 H W, cells: 1 1 h w.
-    Raises `ValueError` for a model that is shown something else."""
-    hard = (mask >= 0.5).to(image)
-    parts = {
-        "mask": lambda: (cells >= 0.5).to(image),
-        "masked": lambda: encoded(model, image * (1 - hard)),
-        "signed_mask": lambda: (cells >= 0.5).to(image) * 2 - 1,
-        "masked_black": lambda: encoded(model, (image + 1) * (1 - hard) - 1),
-    }
-    return torch.cat([parts[name]().to(model.device) for name in model.config.further], dim=1)
 
 
 def _filled(model: LatentDiffusion, request: Request, noise: Noise, area: Area, known: Tensor, cells: Tensor) -> Tensor:
@@ -145,14 +134,3 @@ def levels(mask: Image.Image) -> Tensor:
 def composed(request: Request, drawn: Sequence[Image.Image], area: Area) -> list[Image.Image]:
     """The pictures with what was drawn in its place; without a step nothing is."""
     return [area.composed(one) for one in drawn] if drawn else [area.picture.copy() for _ in request.seeds]
-
-
-def refuse_other_channels(model: LatentDiffusion, request: Request) -> None:
-    """Raises `ValueError` for a model whose further channels are no mask."""
-    config = model.config
-    further = config.unet.in_channels - config.autoencoder.latent_channels
-    if bool(further) != any("mask" in name for name in config.further):
-        raise ValueError(
-            f"{config.name} takes {further} channels beside the noise that are no mask; {request.task} expects a model "
-            "without, or one made for inpainting"
-        )

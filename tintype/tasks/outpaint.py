@@ -8,7 +8,8 @@ from PIL import Image
 
 from tintype.common.rng import Noise
 from tintype.families.base import LatentDiffusion
-from tintype.tasks.masking import Area, composed, refuse_other_channels, repainted
+from tintype.tasks.further import has_mask, refuse_others
+from tintype.tasks.masking import Area, composed, repainted
 from tintype.tasks.pictures import read, sized_as
 from tintype.tasks.plan import Plan
 from tintype.tasks.request import Request
@@ -18,8 +19,8 @@ STRENGTH = 0.9  # of models that are not shown what is there: what lies beyond a
 
 
 def prepare(model: LatentDiffusion, request: Request) -> Request:
-    refuse_other_channels(model, request)
-    usual = 1.0 if model.config.further else STRENGTH
+    refuse_others(model, request)
+    usual = 1.0 if has_mask(model) else STRENGTH
     request = dataclasses.replace(request, strength=usual if request.strength is None else request.strength)
     return sized_as(request, extended(request).picture)
 

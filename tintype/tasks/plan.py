@@ -19,6 +19,7 @@ from tintype.diffusion.preset import Preset
 from tintype.diffusion.samplers import SAMPLERS, paces_itself, takes
 from tintype.families.base import LatentDiffusion
 from tintype.models.unet import UNet
+from tintype.tasks.further import all_new
 from tintype.tasks.request import Request
 from tintype.tasks.steering import Stage, Steering, check, steer
 
@@ -174,23 +175,13 @@ def prompted(model: LatentDiffusion, request: Request, noise: Noise) -> Steering
     return steer(model.reads, around(model, request), done(request, spaced(model, request)), len(noise.seeds))
 
 
-def refuse_further_channels(model: LatentDiffusion, request: Request) -> None:
-    """Raises `ValueError` for a model that takes a picture beside the noise, for tasks that have none to give."""
-    config = model.config
-    if extra := config.unet.in_channels - config.autoencoder.latent_channels:
-        raise ValueError(
-            f"{config.name} takes {extra} channels beside the noise, made from a picture; {request.task} has none to "
-            "give: expected a model without, or another task"
-        )
-
-
 def from_noise(model: LatentDiffusion, request: Request, noise: Noise, steering: Steering) -> Plan:
     """A picture from nothing, whatever steers it."""
     sigmas = spaced(model, request)
     return Plan(
         x=pure_noise(model, request, noise, float(sigmas[0])),
         sigmas=sigmas,
-        steering=steering,
+        steering=all_new(model, request, steering, len(noise.seeds)),
         wrap=unchanged,
     )
 
@@ -202,6 +193,7 @@ def from_latent(model: LatentDiffusion, request: Request, noise: Noise, latent: 
     if request.strength == 1:
         return from_noise(model, request, noise, steering)
     drawn = noise.normal(latent.shape[1:]).to(latent)
+    steering = all_new(model, request, steering, len(noise.seeds))
     return Plan(x=latent + float(sigmas[0]) * drawn, sigmas=sigmas, steering=steering, wrap=unchanged)
 
 

@@ -5,7 +5,8 @@ import dataclasses
 from tintype.common.rng import Noise
 from tintype.diffusion.denoiser import Conditioning
 from tintype.families.base import LatentDiffusion
-from tintype.tasks.plan import Plan, from_noise, refuse_further_channels
+from tintype.tasks.further import refuse_others
+from tintype.tasks.plan import Plan, from_noise
 from tintype.tasks.request import Request
 from tintype.tasks.steering import Stage, Steering
 from tintype.tasks.task import Task
@@ -13,7 +14,7 @@ from tintype.tasks.task import Task
 
 def prepare(model: LatentDiffusion, request: Request) -> Request:
     """Without guidance, for there is nothing to lead towards."""
-    refuse_further_channels(model, request)
+    refuse_others(model, request)
     if request.cfg_scale not in (None, 1):
         raise ValueError(f"cfg_scale {request.cfg_scale:g}: nothing steers this picture; leave it out")
     return dataclasses.replace(request, cfg_scale=1.0)

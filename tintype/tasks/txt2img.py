@@ -2,13 +2,14 @@
 
 from tintype.common.rng import Noise
 from tintype.families.base import LatentDiffusion
-from tintype.tasks.plan import Plan, from_noise, prompted, refuse_further_channels
+from tintype.tasks.further import refuse_others
+from tintype.tasks.plan import Plan, from_noise, prompted
 from tintype.tasks.request import Request
 from tintype.tasks.task import Task
 
 
 def prepare(model: LatentDiffusion, request: Request) -> Request:
-    refuse_further_channels(model, request)
+    refuse_others(model, request)
     return request
 
 
