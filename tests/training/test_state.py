@@ -224,14 +224,6 @@ def test_a_checkpoint_without_a_recipe_goes_on_with_any(tmp_path: Path) -> None:
     assert go_on(tmp_path, RECIPE, steps=2) == 2
 
 
-def test_a_checkpoint_from_before_inputs_were_kept_goes_on(tmp_path: Path) -> None:
-    without = {key: value for key, value in RECIPE.items() if key != "inputs"}
-    train(Regression(), Numbers(), replace(CONFIG, steps=1), tmp_path, recipe=without)
-    assert go_on(tmp_path, RECIPE, steps=2) == 2
-    with pytest.raises(ValueError, match=r"inputs\.features was"):
-        go_on(tmp_path, changed(("inputs.features", "beef")))
-
-
 def test_fields_say_themselves_that_they_may_change() -> None:
     @dataclass
     class Inner:

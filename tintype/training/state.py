@@ -122,14 +122,13 @@ class TrainingState:
             saved = torch.load(path / "train.pt", map_location="cpu", weights_only=True)
         except DAMAGE as error:
             raise _damaged(path / "train.pt") from error
-        parts = saved.get("skips") or saved["optimizers"]  # runs of before skips were counted have but the latter
-        if parts.keys() != self.parts.keys():
-            raise _foreign(path, f"it holds {', '.join(parts)}; expected {', '.join(self.parts)}")
+        if saved["skips"].keys() != self.parts.keys():
+            raise _foreign(path, f"it holds {', '.join(saved['skips'])}; expected {', '.join(self.parts)}")
         if "optimizers" in saved:
-            self._read(path, saved["optimizers"], saved.get("names", {}))
+            self._read(path, saved["optimizers"], saved["names"])
         else:
             self._read_shards(path)
-        self.skips = {part: Skips(*saved["skips"][part]) if "skips" in saved else Skips() for part in self.parts}
+        self.skips = {part: Skips(*saved["skips"][part]) for part in self.parts}
         self.step = int(saved["step"])
         return path
 
@@ -238,8 +237,7 @@ def changeable(recipe: object, path: str = "") -> set[str]:
 def check_recipe(out: Path, recipe: dict[str, Json], may_change: Set[str]) -> None:
     """Raise `ValueError` when the newest checkpoint of `out` was trained by another recipe, but for `may_change`.
 
-    A field that one of them lacks counts as null; "inputs" (digests of what a run reads) are compared where the
-    checkpoint has them. Without a checkpoint, or when it holds no recipe, all is well.
+    A field that one of them lacks counts as null. Without a checkpoint, or when it holds no recipe, all is well.
     """
     found = checkpoints(out)
     if not found:
@@ -253,7 +251,7 @@ def check_recipe(out: Path, recipe: dict[str, Json], may_change: Set[str]) -> No
         return
     if not isinstance(saved, dict):
         raise _damaged(path)
-    then, now = _leaves(saved), _leaves({key: item for key, item in recipe.items() if key != "inputs" or key in saved})
+    then, now = _leaves(saved), _leaves(recipe)
     differing = [key for key in now | then if key not in may_change and then.get(key) != now.get(key)]
     if differing:
         named = [f"{key} was {json.dumps(then.get(key))}, is {json.dumps(now.get(key))}" for key in differing[:3]]
