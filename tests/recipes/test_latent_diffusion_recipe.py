@@ -200,9 +200,10 @@ def test_a_frozen_model_gives_first_stage_latent_space_and_text_tower(
     changes = (f"frozen={text2img / 'model'}", "autoencoder=null", "condition=text")
     run(small("stable_diffusion_1", *changes, "train.steps=1", "tensorboard=true"), tmp_path, progress=False)
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
-    (line,) = (json.loads(text) for text in (tmp_path / "validation.jsonl").read_text().splitlines())
-    (shown,) = events.Scalars("validation/loss")
-    assert (shown.step, shown.value) == (line["step"], pytest.approx(line["loss"]))
+    for file, name in (("log.jsonl", "loss"), ("validation.jsonl", "validation/loss")):
+        (line,) = (json.loads(text) for text in (tmp_path / file).read_text().splitlines())
+        (shown,) = events.Scalars(name)
+        assert (shown.step, shown.value) == (line["step"], pytest.approx(line["loss"]))
     assert "sheet" in events.Tags()["images"]
     published = load(str(tmp_path / "model"), device="cpu")
     assert published.space == model.space

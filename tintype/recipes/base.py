@@ -97,7 +97,8 @@ def run(recipe: Recipe, out: Path, *, progress: bool = True) -> bool:
             world.wait()
         last = recipe.train.steps
         board = TensorBoard(out / "tensorboard", last=last) if recipe.tensorboard else None
-        hooks: list[Hook] = [Log(out / "log.jsonl", last=last), *prepared.hooks]
+        log = Log(out / "log.jsonl", last=last, show=None if board is None else board.trained)
+        hooks: list[Hook] = [log, *prepared.hooks]
         if progress:
             hooks.append(Progress(last))
         if prepared.sheet is not None:

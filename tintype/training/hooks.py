@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from PIL import Image
@@ -13,6 +13,8 @@ from tqdm import tqdm
 from tintype.common.files import whole_file
 from tintype.training.loop import Report
 from tintype.training.state import TrainingState
+
+Show = Callable[[Mapping[str, float | None], int], None]  # of a line in a log, and its step
 
 
 class Progress:
@@ -37,13 +39,14 @@ class Progress:
 
 class Log:
     """Appends a JSON line every so many steps, and at the last: means of the metrics since the line before, of those
-    numbers that are finite (null when none is), and how many updates were skipped where any was.
+    numbers that are finite (null when none is), and how many updates were skipped where any was. `show` gets the line
+    as well.
 
     Lines of steps that a killed run did after its last checkpoint, and that are done again, give way.
     """
 
-    def __init__(self, path: Path, *, last: int, every: int = 50) -> None:
-        self.path, self.last, self.every = path, last, every
+    def __init__(self, path: Path, *, last: int, every: int = 50, show: Show | None = None) -> None:
+        self.path, self.last, self.every, self.show = path, last, every, show
         self._sums: dict[str, Tensor] = {}  # on their device until a line is written, so that no step waits for it
         self._counts: dict[str, Tensor] = {}
         self._skipped: Tensor | float = 0.0
@@ -75,6 +78,8 @@ class Log:
             line["skipped"] = skipped
         with self.path.open("a") as file:
             file.write(json.dumps(line) + "\n")
+        if self.show is not None:
+            self.show(line, report.state.step)
         self._sums, self._counts, self._skipped, self._samples_at, self._time_at = {}, {}, 0.0, report.samples, now
 
 
@@ -128,7 +133,7 @@ class Measured:
         self, path: Path, measure: Callable[[TrainingState], dict[str, float]], *, every: int, last: int
     ) -> None:
         self.path, self.measure, self.every, self.last = path, measure, every, last
-        self.show: Callable[[dict[str, float], int], None] | None = None
+        self.show: Show | None = None
         self._begun = False
 
     def due(self, step: int) -> bool:

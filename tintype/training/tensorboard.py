@@ -13,41 +13,45 @@ from tintype.training.loop import Report
 if TYPE_CHECKING:
     from torch.utils.tensorboard.writer import SummaryWriter
 
+AXES = ("step", "samples")  # of a log's line: where it stands, and nothing that was measured
+
 
 class TensorBoard:
-    """Writes events into a folder every so many steps and at the last.
+    """Writes events into a folder; as a hook it only begins and ends.
 
     What a killed run wrote after its last checkpoint is marked as void when the run goes on: each step is shown once.
     Raises `ValueError` when TensorBoard is not installed.
     """
 
-    def __init__(self, folder: Path, *, last: int, every: int = 50) -> None:
+    def __init__(self, folder: Path, *, last: int) -> None:
         if find_spec("tensorboard") is None:
             raise ValueError("tensorboard true: TensorBoard is not installed; expected pip install 'tintype[train]'")
-        self.folder, self.last, self.every = folder, last, every
+        self.folder, self.last = folder, last
         self._writer: SummaryWriter | None = None
 
     def __call__(self, report: Report) -> None:
-        step = report.state.step
-        writer = self._opened(step)
-        if step % self.every == 0 or step == self.last:
-            writer.add_scalar("rate", report.rate, step)
-            for name, value in report.metrics.items():
-                writer.add_scalar(name.replace(" ", "/"), float(value), step)
-            writer.flush()  # what is not would be lost with the process, and not be written again
-        if step == self.last:
+        writer = self._opened(report.state.step)
+        if report.state.step == self.last:
             writer.close()
 
     def show(self, picture: Image.Image, step: int) -> None:
         writer = self._opened(step)
         writer.add_image("sheet", np.asarray(picture.convert("RGB")), step, dataformats="HWC")
-        writer.flush()
+        writer.flush()  # what is not would be lost with the process, and not be written again
 
-    def tell(self, found: Mapping[str, float], step: int) -> None:
+    def trained(self, line: Mapping[str, float | None], step: int) -> None:
+        """The line of `log.jsonl`: "<part> <metric>" as "<part>/<metric>"."""
+        self._scalars({name.replace(" ", "/"): value for name, value in line.items() if name not in AXES}, step)
+
+    def tell(self, found: Mapping[str, float | None], step: int) -> None:
         """What was measured of unseen samples."""
+        self._scalars({f"validation/{name}": value for name, value in found.items()}, step)
+
+    def _scalars(self, values: Mapping[str, float | None], step: int) -> None:
         writer = self._opened(step)
-        for name, value in found.items():
-            writer.add_scalar(f"validation/{name}", value, step)
+        for name, value in values.items():
+            if value is not None:
+                writer.add_scalar(name, value, step)
         writer.flush()
 
     def _opened(self, step: int) -> "SummaryWriter":
