@@ -25,11 +25,14 @@ from tintype.families.latent_diffusion import IMAGENET
 from tintype.families.stable_diffusion import SD1
 from tintype.generation import generate
 from tintype.models.autoencoder import Autoencoder, AutoencoderConfig
+from tintype.models.unet import UNet, UNetConfig
 from tintype.objectives.denoising import DenoisingObjective
 from tintype.recipes import RECIPES, run
 from tintype.recipes.latent_diffusion import LatentDiffusionTraining
 from tintype.recipes.steering import Steering, conditions_of, nothing, steered_unet, steering_config
 from tintype.tasks.request import Request
+from tintype.training.hooks import Measured
+from tintype.training.state import TrainingState
 
 
 def settings(autoencoder: Path, condition: str) -> tuple[str, ...]:
@@ -82,6 +85,36 @@ def test_validation_is_the_same_whatever_the_batch(tmp_path: Path, autoencoder: 
     assert len(levels) == 2
     assert line["loss"] == pytest.approx(sum(levels.values()) / 2)
     assert line["step"] == 1
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_validation_computes_as_training_does_and_in_one_network(
+    precision: str, tmp_path: Path, autoencoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, low = list[UNet](), list[bool]()
+    begin, forward = UNet.__init__, UNet.forward
+
+    def counted(self: UNet, config: UNetConfig) -> None:
+        made.append(self)
+        begin(self, config)
+
+    def watched(self: UNet, *inputs: torch.Tensor) -> torch.Tensor:
+        low.append(torch.is_autocast_enabled("cpu"))
+        assert self is made[1]
+        return forward(self, *inputs)
+
+    monkeypatch.setattr(UNet, "__init__", counted)
+    monkeypatch.setattr(UNet, "forward", watched)
+    recipe = small("latent_diffusion", *settings(autoencoder, "class"), f"train.precision={precision}")
+    prepared = recipe.prepare(tmp_path)
+    (hook,) = prepared.hooks
+    assert isinstance(hook, Measured)
+    state = TrainingState(prepared.objective.parts, {}, 0.9)
+    first = hook.measure(state)
+    state.emas["diffusion"].average["unet.conv_out.bias"] += 1
+    assert hook.measure(state)["loss"] > first["loss"] + 0.5
+    assert len(made) == 2
+    assert set(low) == {precision == "bf16"}
 
 
 def drawings(folder: Path) -> Path:

@@ -15,6 +15,7 @@ import dataclasses
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
@@ -180,12 +181,17 @@ class LatentDiffusionTraining(Recipe):
                 first_stage=taken.first_stage if pictures else None,
             )
 
+        @cache  # made when first asked for: most processes of several never are
+        def other() -> tuple[UNet, Steering | None]:
+            steering = taken.tower or _network(config)
+            return UNet(unet_config).to(self.train.device), steering and steering.to(self.train.device)
+
         def averaged(state: TrainingState) -> tuple[UNet, Steering | None]:
-            unet, steering = UNet(unet_config).to(self.train.device), taken.tower
+            unet, steering = other()
             load_average(unet, state, PART, prefix="unet.")
-            if taken.tower is None and (steering := _network(config)) is not None:
+            if taken.tower is None and steering is not None:
                 (condition,) = conditions_of(steering, dropout=self.dropout)
-                load_average(steering.to(self.train.device), state, PART, prefix=f"{condition.name}.")
+                load_average(steering, state, PART, prefix=f"{condition.name}.")
             return unet, steering
 
         def model(state: TrainingState) -> LatentDiffusion:
@@ -209,7 +215,8 @@ class LatentDiffusionTraining(Recipe):
             measured = objective(unet, steering, pictures="image" in shown[0])
             shares = (torch.arange(self.levels, dtype=torch.float64) + 0.5) / self.levels
             sigmas = measured.denoiser.schedule.at(shares).tolist()
-            losses = validation_losses(measured, shown, sigmas, seed=self.train.seed).tolist()
+            with self.train.computing():
+                losses = validation_losses(measured, shown, sigmas, seed=self.train.seed).tolist()
             told = {f"loss at sigma {sigma:.4g}": loss for sigma, loss in zip(sigmas, losses, strict=True)}
             return {"loss": sum(losses) / len(losses)} | told
 

@@ -1,8 +1,11 @@
 """How a run trains, as values."""
 
 import math
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Literal
+
+import torch
 
 from tintype.common.config import added
 from tintype.training.power_ema import gamma_of
@@ -53,6 +56,10 @@ class TrainConfig:
             gamma_of(std)  # refuses what no profile has
         if self.skips < 0:
             raise ValueError(f"train.skips {self.skips}: expected 0 or more")
+
+    def computing(self) -> AbstractContextManager[object]:
+        """Inside of it networks compute in `precision`; it may be entered more than once."""
+        return torch.autocast(self.device.partition(":")[0], torch.bfloat16, enabled=self.precision == "bf16")
 
     def rate(self, step: int) -> float:
         """The learning rate of a step (counted from 0)."""

@@ -7,7 +7,6 @@ was interrupted and resumed is, bit for bit on one CPU, the run that was not.
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -183,7 +182,7 @@ def _backward(
     """Add up the gradients of all processes' micro-batches (here by their number in the step); the means of their
     metrics."""
     objective = parallel.objective
-    low = torch.autocast(config.device.split(":")[0], torch.bfloat16) if config.precision == "bf16" else nullcontext()
+    low = config.computing()
     if isinstance(objective, GatheredObjective):
         told = gathered_backward(objective, part, batches, low, seed=config.seed, step=step, world=world)
         parallel.finish(part)
