@@ -1,6 +1,7 @@
 """One run for each way of steering: from samples to a whole model that opens and draws."""
 
 import json
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -245,6 +246,27 @@ def test_a_frozen_model_gives_first_stage_latent_space_and_text_tower(
         assert all(torch.equal(value, weights[name]) for name, value in model.networks[part].state_dict().items())
     kept = load_tensors(tmp_path / "step-00000001" / "diffusion.safetensors")
     assert all(name.startswith("unet.") for name in kept)
+
+
+def test_words_that_a_frozen_tower_was_never_taught_are_told(
+    text2img: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of every caption of the pictures that are trained on, not of those held out."""
+    said = [("a red apple", "zeppelin over a quixotic apple"), ("a zeppelin",), ("an apple",), ("a dirigible",)]
+    (tmp_path / "pictures").mkdir()
+    for number in range(len(said)):
+        Image.new("RGB", (64, 64), (60 * number, 90, 90)).save(tmp_path / "pictures" / f"{number}.png")
+    rows = [{"file_name": f"{number}.png", "text": text} for number, every in enumerate(said) for text in every]
+    (tmp_path / "pictures" / "captions.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    prepare(tmp_path / "pictures", tmp_path / "prepared", PrepareOptions())
+    changes = ("autoencoder=null", "condition=text", f"frozen={text2img / 'model'}")
+    small("latent_diffusion", *changes).prepare(tmp_path / "scenes")
+    assert not caplog.records
+    small("latent_diffusion", *changes, f"data={tmp_path / 'prepared'}", "held_out=1").prepare(tmp_path)
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert record.message.startswith("2 of 4 captions have words that the frozen text tower was never taught")
+    assert "leaves out: zeppelin (2), quixotic (1) (2 words in all); expected a model" in record.message
 
 
 @pytest.mark.parametrize(

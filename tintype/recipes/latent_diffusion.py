@@ -70,6 +70,7 @@ from tintype.recipes.steering import (
     nothing,
     steered_unet,
     steering_config,
+    warn_of_words,
 )
 from tintype.tasks.request import Request
 from tintype.training.hooks import Measured
@@ -151,6 +152,7 @@ class LatentDiffusionTraining(Recipe):
         config = steering_config(self.condition, self.steering, text=self._text(), factor=factor)
         if taken.tower is not None:
             config = taken.tower.config
+            warn_of_words(taken.tower, data.training)
         unet_config = steered_unet(self.unet, config, channels=channels)
         unet, steering = UNet(unet_config), taken.tower or _network(config)
         family = FamilyConfig(

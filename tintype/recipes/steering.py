@@ -2,7 +2,9 @@
 samples is drawn from."""
 
 import dataclasses
+import logging
 import math
+from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,11 +14,14 @@ from tintype.conditioning.class_label import ClassConditioner, ClassConfig
 from tintype.conditioning.layout import LayoutConditioner, LayoutConfig
 from tintype.conditioning.spatial import SpatialConditioner, SpatialConfig
 from tintype.conditioning.text import TextConditioner, TextConfig
-from tintype.data.samples import Column, labels, labels_or, layouts, masks, texts
+from tintype.data.samples import Column, Samples, labels, labels_or, layouts, masks, texts
 from tintype.diffusion.denoiser import Conditioning
 from tintype.models.token_transformer import TokenTransformerConfig
 from tintype.models.unet import UNetConfig
 from tintype.objectives.conditions import Condition, condition_of
+
+log = logging.getLogger(__name__)
+LOOKED_AT = 256  # samples whose captions are searched for words that were never taught
 
 Steered = Literal["none", "class", "text", "layout", "semantic"]
 Steering = TextConditioner | ClassConditioner | LayoutConditioner | SpatialConditioner
@@ -113,3 +118,23 @@ def nothing(network: Steering | None, cond: Conditioning) -> Conditioning | None
         case _:
             assert cond.context is not None
             return network.empty(len(cond.context))
+
+
+def warn_of_words(tower: TextConditioner, samples: Samples) -> None:
+    """Say which words of the captions a frozen tower was never taught: training leaves them out."""
+    numbers = range(0, len(samples), -(-len(samples) // LOOKED_AT))
+    found = [samples[number] for number in numbers]
+    captions = [one for sample in found for one in (sample.caption, *sample.other_captions) if one is not None]
+    unknown = [tower.read(caption).unknown for caption in captions]
+    if not any(unknown):
+        return
+    words = Counter(word for some in unknown for word in some)
+    log.warning(
+        "%d of %d captions have words that the frozen text tower was never taught, and that training leaves out: %s "
+        "(%d words in all); expected a model whose tower reads every word, or a tower that is trained: "
+        "--set autoencoder=FILE instead of frozen",
+        sum(map(bool, unknown)),
+        len(captions),
+        ", ".join(f"{word} ({count})" for word, count in words.most_common(5)),
+        len(words),
+    )
