@@ -123,6 +123,19 @@ def test_the_loss_by_hand() -> None:
     assert float(early) == pytest.approx(sum(weighted.values()) - weighted["features"], rel=1e-4)
 
 
+def test_the_codebooks_term_counts_as_its_weight_says() -> None:
+    found: list[tuple[float, float]] = []
+    for weight in (1.0, 0.25):
+        torch.manual_seed(0)
+        model = Autoencoder(dataclasses.replace(TINY, codebook_size=16))
+        objective = AutoencodingObjective(model, AutoencodingConfig(codebook=CodebookConfig(weight=weight)))
+        loss, told = objective.loss("autoencoder", {"image": eight_pictures()}, generator("noise"), step=0)
+        found.append((float(loss.detach()), float(told["codebook"])))
+    (whole, term), (less, same) = found
+    assert term == same > 0
+    assert whole - less == pytest.approx(0.75 * term, rel=1e-3)
+
+
 def test_a_feature_weight_needs_a_feature_network() -> None:
     with pytest.raises(ValueError, match=r"features weight 0\.1: a feature network is expected"):
         AutoencodingObjective(Autoencoder(TINY), AutoencodingConfig(features=0.1))

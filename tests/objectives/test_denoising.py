@@ -1,4 +1,4 @@
-from typing import cast, get_args
+from typing import Literal, cast, get_args
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from torch import Tensor
 from tintype.common.rng import generator
 from tintype.conditioning.class_label import ClassConditioner, ClassConfig
 from tintype.diffusion.denoiser import Conditioning, Denoiser
-from tintype.diffusion.draws import DrawsConfig
+from tintype.diffusion.draws import DrawsConfig, draw
 from tintype.diffusion.latent_space import LatentSpace
 from tintype.diffusion.scaling import SCALINGS, Prediction
 from tintype.diffusion.schedule import DDPM, EDM, DDPMConfig, EDMConfig, Flow, FlowConfig, Schedule
@@ -165,7 +165,7 @@ def recomputed(config: DenoisingConfig, prediction: Prediction = "v") -> tuple[T
         loss, _ = objective.loss("diffusion", batch, generator("noise"), step=0)
         noise = generator("noise")
         x0 = batch["mean"] + 0.01 * torch.randn(8, 4, 4, 4, generator=noise)
-        sigma = schedule.draw(8, noise)
+        sigma = draw(config.draws, schedule, 8, noise)
         drawn = torch.randn(8, 4, 4, 4, generator=noise)
         if config.offset_noise:
             drawn = drawn + config.offset_noise * torch.randn(8, 4, 1, 1, generator=noise)
@@ -185,6 +185,13 @@ def test_each_sample_counts_as_its_level_says(law: str) -> None:
     assert weights is not None
     expected = (difference.square().mean(dim=(1, 2, 3)) * weights).mean().float()
     torch.testing.assert_close(loss, expected, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("law", ["logit_normal", "mode", "log_normal"])
+def test_levels_are_drawn_by_the_law_that_is_set(law: Literal["logit_normal", "mode", "log_normal"]) -> None:
+    loss, difference, sigma = recomputed(DenoisingConfig(draws=DrawsConfig(law=law)))
+    torch.testing.assert_close(loss, difference.square().mean())
+    assert not torch.equal(sigma, recomputed(DenoisingConfig())[2])
 
 
 def test_distances_are_those_of_diffusers_training_scripts() -> None:

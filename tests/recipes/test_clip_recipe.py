@@ -17,8 +17,10 @@ from tintype.data.preparation.run import PrepareOptions, prepare
 from tintype.data.prepared import Prepared
 from tintype.data.scenes import Scenes, is_held_out
 from tintype.data.selection import save_selection
+from tintype.objectives.contrastive import loss_at_chance
 from tintype.recipes import run
 from tintype.recipes.clip import ContrastiveRecipe
+from tintype.training.collapse import CollapseWatch
 
 
 def recipe(*more: str) -> ContrastiveRecipe:
@@ -105,3 +107,12 @@ def test_a_filtered_folder_is_learned_as_well(tmp_path: Path) -> None:
 def test_sigmoid_runs_have_a_bias() -> None:
     assert recipe('loss={"kind":"sigmoid"}').model().clip.logit_bias
     assert not recipe().model().clip.logit_bias
+
+
+@pytest.mark.parametrize("kind", ["softmax", "sigmoid"])
+def test_a_run_is_watched_for_collapse_at_the_size_of_its_steps(kind: str, tmp_path: Path) -> None:
+    made = recipe(f'loss={{"kind":"{kind}"}}', "train.batch_size=3", "train.accumulate=2", "train.warmup=5")
+    (watch,) = made.prepare(tmp_path).hooks
+    assert isinstance(watch, CollapseWatch)
+    assert watch.chance == loss_at_chance(made.loss.kind, 6)
+    assert watch.after == 10

@@ -22,11 +22,14 @@ from tintype.data.preparation.origins import SourceOptions
 from tintype.data.preparation.run import PrepareOptions, prepare
 from tintype.data.prepared import Prepared
 from tintype.diffusion.denoiser import Conditioning
+from tintype.diffusion.scaling import SCALINGS
+from tintype.diffusion.schedule import DDPM
 from tintype.families.latent_diffusion import IMAGENET
 from tintype.families.stable_diffusion import SD1
 from tintype.generation import generate
 from tintype.models.autoencoder import Autoencoder, AutoencoderConfig
 from tintype.models.unet import UNet, UNetConfig
+from tintype.objectives.conditions import ClassCondition
 from tintype.objectives.denoising import DenoisingObjective
 from tintype.recipes import RECIPES, run
 from tintype.recipes.latent_diffusion import LatentDiffusionTraining
@@ -116,6 +119,22 @@ def test_validation_computes_as_training_does_and_in_one_network(
     assert hook.measure(state)["loss"] > first["loss"] + 0.5
     assert len(made) == 2
     assert set(low) == {precision == "bf16"}
+
+
+def test_what_is_trained_is_what_the_recipe_says(tmp_path: Path, autoencoder: Path) -> None:
+    loss = 'loss={"distance":"huber","weighting":{"law":"min_snr"},"offset_noise":0.1}'
+    changes = (loss, "dropout=0.3", "prediction=x0", 'schedule={"zero_terminal_snr":true}')
+    recipe = small("latent_diffusion", *settings(autoencoder, "class"), *changes)
+    assert isinstance(recipe, LatentDiffusionTraining)
+    objective = recipe.prepare(tmp_path).objective
+    assert isinstance(objective, DenoisingObjective)
+    assert objective.config == recipe.loss
+    assert isinstance(objective.denoiser.schedule, DDPM)
+    assert objective.denoiser.schedule.config == recipe.schedule
+    assert objective.denoiser.scaling is SCALINGS["x0"]
+    (condition,) = objective.conditions
+    assert isinstance(condition, ClassCondition)
+    assert condition.dropout == 0.3
 
 
 def drawings(folder: Path) -> Path:

@@ -475,6 +475,26 @@ def test_what_an_objective_kept_is_settled_once_a_step(tmp_path: Path) -> None:
     assert float(load_tensors(tmp_path / "step-00000003" / "network.safetensors")["seen"]) == told[-1]
 
 
+def test_an_objective_is_told_which_updates_were_skipped(tmp_path: Path) -> None:
+    """What it settles is not to come of an update that was none."""
+    told: list[float] = []
+
+    class Settling(Poisoned):
+        def settle(self, part: str, processes: Processes, *, skip: Tensor | None = None) -> dict[str, Tensor]:
+            assert skip is not None
+            told.append(float(skip))
+            return {}
+
+    run(tmp_path, objective=Settling(math.nan, 1), steps=3)
+    assert told == [0, 1, 0]
+
+
+@pytest.mark.parametrize("name", ["compile", "checkpointing"])
+def test_what_a_network_cannot_is_refused_before_it_trains(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ValueError, match=rf"train\.{name} true: no "):
+        run(tmp_path, **{name: True})
+
+
 def test_vectors_do_not_decay_when_matrices_alone_do(tmp_path: Path) -> None:
     """With a learning rate that only decay can show."""
     moved: dict[str, dict[str, float]] = {}
