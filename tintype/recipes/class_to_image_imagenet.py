@@ -8,7 +8,7 @@ MODEL gives the first stage vq-f4 and its latent space (or `--set autoencoder=FI
 variance). A class is a vector of 512 that is trained along; one time in ten it is that of no class.
 
 Cost: 178,000 steps of 1,200, which the paper puts at 271 days of a V100. Expected: FID 3.60, Inception score 247.67 at
-guidance 1.5 and 250 steps of DDIM; 10.56 and 103.49 without guidance. Not run by us.
+guidance 1.5 and 250 steps of DDIM; 10.56 and 103.49 without guidance (table 3). Not run by us.
 """
 
 from tintype.data.scenes import SceneConfig

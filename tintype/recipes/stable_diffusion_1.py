@@ -8,8 +8,9 @@ MODEL (a checkpoint, a folder) gives the first stage, the latent space and CLIP 
 steps at 256 pixels and then 194,000 at 512: two runs of other data. A batch of 2,048 is the published one, on whatever
 number of processes divides `train.accumulate`; 10 % of captions are left out, as from v1-3 on.
 
-Cost: 150,000 hours of an A100 in all (model card v1). Expected: a FID of 12 to 16 on 10,000 captions of COCO 2014 at
-guidance 3 to 8 (Rombach et al., model card v1-4, 50 steps of PLMS, not optimised for FID). Not run by us.
+Cost: 150,000 hours of an A100 in all (model card v1). Expected: the card gives FID against CLIP score as curves alone,
+no numbers: 10,000 captions of COCO 2017's validation pictures at 512 pixels, 50 steps of PLMS, guidance 1.5 to 8; not
+optimised for FID. Not run by us.
 """
 
 from tintype.data.scenes import SceneConfig
