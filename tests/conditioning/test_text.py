@@ -4,7 +4,7 @@ from clip_oracles import give, their_tokenizer, their_tower
 from diffusers import StableDiffusionPipeline
 
 from tintype.conditioning.prompt import Prompt
-from tintype.conditioning.text import TextConditioner, TextConfig, Tokens, dropped, word_ids, words_of
+from tintype.conditioning.text import TextConditioner, TextConfig, word_ids, words_of
 from tintype.conditioning.tokenizer import END, START, tokenize
 from tintype.models.clip import CLIPTextConfig
 
@@ -161,47 +161,6 @@ def test_the_empty_conditioning_is_that_of_no_words() -> None:
         assert other is not None
         assert len(one) == 3
         assert torch.allclose(one, other, atol=1e-6)
-
-
-# Dropping captions in training
-
-
-def many_tokens(count: int) -> tuple[Tokens, Tokens]:
-    conditioner = taught()
-    tokens = conditioner.tokens(["a red apple"])
-    repeated = Tokens(tokens.ids.expand(count, -1).clone(), tokens.end.expand(count).clone())
-    return repeated, conditioner.tokens([""])
-
-
-@pytest.mark.parametrize("rate", [0.0, 0.1, 0.5, 1.0])
-def test_captions_are_dropped_at_the_rate(rate: float) -> None:
-    tokens, empty = many_tokens(4000)
-    out = dropped(tokens, empty, rate=rate, noise=torch.Generator().manual_seed(5))
-    gone = (out.ids == empty.ids).all(dim=1)
-    assert abs(gone.float().mean() - rate) < 0.03
-    assert torch.equal(gone, out.end == 1)
-    assert torch.equal(out.ids[~gone], tokens.ids[~gone])
-    assert torch.equal(out.end[~gone], tokens.end[~gone])
-
-
-def test_which_are_dropped_is_the_generators_choice() -> None:
-    tokens, empty = many_tokens(64)
-    before = torch.get_rng_state()
-    picks = [dropped(tokens, empty, rate=0.5, noise=torch.Generator().manual_seed(seed)).end for seed in (1, 1, 2)]
-    assert torch.equal(picks[0], picks[1])
-    assert not torch.equal(picks[0], picks[2])
-    assert torch.equal(torch.get_rng_state(), before)
-    assert (tokens.end == 4).all()  # what came in is as it was
-
-
-def test_short_ids_from_a_file_can_be_dropped_and_encoded() -> None:
-    conditioner = taught()
-    tokens, empty = many_tokens(8)
-    short = Tokens(tokens.ids.short(), tokens.end)
-    out = dropped(short, empty, rate=0.0, noise=torch.Generator())
-    assert torch.equal(out.ids, tokens.ids)
-    with torch.no_grad():
-        assert torch.equal(conditioner.encode(out).context, conditioner.encode(tokens).context)
 
 
 # Which layer is read, and what follows a text

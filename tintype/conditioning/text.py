@@ -207,13 +207,3 @@ def one_clip_skip(prompts: Sequence[Prompt]) -> int:
     if len(found) > 1:
         raise ValueError(f"prompts of one batch ask for clip_skip {sorted(found)}; expected the same for all")
     return found.pop()
-
-
-def dropped(tokens: Tokens, empty: Tokens, *, rate: float, noise: torch.Generator) -> Tokens:
-    """Each row replaced by the empty prompt with probability `rate`, so that the model also learns to do without
-    (Ho & Salimans 2022, algorithm 1). `empty` is one row."""
-    gone = (torch.rand(len(tokens.end), generator=noise) < rate).to(tokens.ids.device)
-    return Tokens(
-        torch.where(gone[:, None], empty.ids.to(tokens.ids.device), tokens.ids),
-        torch.where(gone, empty.end.to(tokens.end.device), tokens.end),
-    )

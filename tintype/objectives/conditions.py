@@ -16,7 +16,7 @@ from tintype.conditioning.class_label import ClassConditioner
 from tintype.conditioning.layout import LayoutConditioner, layout_ids
 from tintype.conditioning.objects import Objects, placeless, without
 from tintype.conditioning.spatial import SpatialConditioner
-from tintype.conditioning.text import TextConditioner, Tokens, dropped
+from tintype.conditioning.text import TextConditioner, Tokens
 from tintype.diffusion.denoiser import Conditioning
 from tintype.diffusion.latent_space import LatentSpace
 from tintype.models.autoencoder import Autoencoder
@@ -53,10 +53,11 @@ class TextCondition:
         self._empty = network.tokens([""])
 
     def __call__(self, batch: Batch, noise: torch.Generator | None) -> Conditioning:
-        tokens = Tokens(batch["ids"], batch["end"])
-        if noise is not None:
-            tokens = dropped(tokens, self._empty, rate=self.dropout, noise=noise)
-        return self.network.encode(Tokens(tokens.ids.long(), tokens.end), objects=self._objects(batch, noise))
+        ids, end, empty = batch["ids"].long(), batch["end"], self._empty
+        gone = _gone(ids, self.dropout, noise)
+        ids = torch.where(gone[:, None], empty.ids.to(ids.device), ids)
+        tokens = Tokens(ids, torch.where(gone, empty.end.to(end.device), end))
+        return self.network.encode(tokens, objects=self._objects(batch, noise))
 
     def _objects(self, batch: Batch, noise: torch.Generator | None) -> Objects | None:
         config = self.network.config.objects
