@@ -171,6 +171,30 @@ def test_prepared_pictures_are_encoded_on_the_way_and_stored_latents_are_not(tmp
     torch.testing.assert_close(found[1]["mean"], expected, rtol=2e-3, atol=2e-3)
 
 
+def test_prepared_pictures_of_several_sizes_are_measured_and_batched_by_size(tmp_path: Path, autoencoder: Path) -> None:
+    for number in range(9):
+        pixels = np.random.default_rng(number).integers(0, 256, (16, 16 * (1 + number % 2), 3), np.uint8)
+        path = tmp_path / "pictures" / f"class{number % 3}" / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path)
+    prepare(tmp_path / "pictures", tmp_path / "prepared", PrepareOptions())
+    changes = (f"data={tmp_path / 'prepared'}", "held_out=1")
+    made = small("latent_diffusion", *settings(autoencoder, "class"), *changes).prepare(tmp_path)
+    assert isinstance(made.objective, DenoisingObjective)
+    batches = [made.source.batch(4 * number, 4) for number in range(2)]  # one round
+    assert {tuple(batch["image"].shape) for batch in batches} == {(4, 3, 16, 16), (4, 3, 16, 32)}
+    posteriors = [made.objective.posterior(batch) for batch in batches]
+    mean, second = (
+        torch.cat([value.transpose(0, 1).flatten(1) for value in every], dim=1).mean(dim=1)
+        for every in (
+            [mean for mean, _ in posteriors],
+            [mean.square() + std.square() for mean, std in posteriors],
+        )
+    )
+    torch.testing.assert_close(mean, torch.zeros(4), rtol=0, atol=1e-4)
+    torch.testing.assert_close(second, torch.ones(4), rtol=1e-4, atol=0)
+
+
 def test_pictures_are_mirrored_when_asked_and_every_caption_is_read(tmp_path: Path, autoencoder: Path) -> None:
     said = ("a red thing", "something red", "one that is red")
     (tmp_path / "pictures").mkdir()

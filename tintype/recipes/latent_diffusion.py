@@ -44,7 +44,7 @@ from tintype.data.selection import SELECTION
 from tintype.data.shards import DATASET
 from tintype.data.sources import appearance
 from tintype.data.views import Part, Sized
-from tintype.diffusion.latent_space import LatentSpace
+from tintype.diffusion.latent_space import LatentMoments, LatentSpace
 from tintype.diffusion.scaling import SCALINGS, Prediction
 from tintype.diffusion.schedule import DDPMConfig, EDMConfig, FlowConfig, make_schedule
 from tintype.diffusion.spacing import SPACINGS
@@ -317,14 +317,13 @@ class Data:
         pictures."""
         if self.stored is not None:
             return self.stored.space(per_channel=True)
-        device = next(first_stage.parameters()).device
-        found = [self.training[index] for index in range(min(MEASURED, len(self.training)))]
+        device, moments = next(first_stage.parameters()).device, LatentMoments()
         with torch.inference_mode():
-            encoded = [first_stage.encode(images([one], generator("unused"))["image"].to(device)) for one in found]
-        mean, std = (torch.cat([getattr(one, name).cpu() for one in encoded]) for name in ("mean", "std"))
-        centre = mean.mean(dim=(0, 2, 3))
-        spread = ((mean - centre[:, None, None]).square() + std.square()).mean(dim=(0, 2, 3)).sqrt()
-        return LatentSpace(shift=tuple(centre.tolist()), scale=tuple((1 / spread).tolist()))
+            for index in range(min(MEASURED, len(self.training))):
+                image = images([self.training[index]], generator("unused"))["image"]
+                encoded = first_stage.encode(image.to(device))
+                moments.add(encoded.mean, encoded.std)
+        return moments.space(per_channel=True)
 
     def shown(self, columns: Sequence[Column], *, device: str) -> Iterator[Batch]:
         """The unseen samples, a few at once: pictures or latents, and what steers them."""
