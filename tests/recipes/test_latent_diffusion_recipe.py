@@ -324,7 +324,7 @@ def test_words_that_a_frozen_tower_was_never_taught_are_told(
 def test_what_does_not_fit_is_refused(change: str, said: str, tmp_path: Path, autoencoder: Path) -> None:
     with pytest.raises(ValueError, match=said):
         small("latent_diffusion", *settings(autoencoder, "class"), change).prepare(tmp_path)
-    with pytest.raises(ValueError, match=r"no latents\.json, selection\.safetensors or dataset\.json"):
+    with pytest.raises(ValueError, match="holds no samples; expected a finished folder of `tintype prepare`"):
         small("latent_diffusion", *settings(autoencoder, "class"), f"data={tmp_path}").inputs()
 
 

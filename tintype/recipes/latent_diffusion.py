@@ -36,12 +36,10 @@ from tintype.conditioning.text import TextConditioner, TextConfig, word_ids
 from tintype.data.augment import any_caption, flips
 from tintype.data.buckets import order_of
 from tintype.data.encoding import make_latents
-from tintype.data.latents import CONTENTS, StoredLatents
+from tintype.data.latents import StoredLatents
 from tintype.data.opening import open_samples
 from tintype.data.samples import Batches, Column, SceneSamples, images, latents
 from tintype.data.scenes import SceneConfig, Scenes
-from tintype.data.selection import SELECTION
-from tintype.data.shards import DATASET
 from tintype.data.sources import appearance
 from tintype.data.views import Part, Sized
 from tintype.diffusion.latent_space import LatentMoments, LatentSpace
@@ -118,7 +116,7 @@ class LatentDiffusionTraining(Recipe):
         if self.data is None:
             read = {"scenes": appearance(Scenes(self.scenes, font=self.font))}
         else:
-            read = {"data": digest(_told_by(Path(self.data)))}
+            read = {"data": open_samples(Path(self.data)).digest}
         match self._first_stage():
             case Path() as file:
                 return read | {"autoencoder": digest(file)}
@@ -349,17 +347,6 @@ def _network(config: SteeringConfig | None) -> Steering | None:
             return LayoutConditioner(config)
         case SpatialConfig():
             return SpatialConditioner(config)
-
-
-def _told_by(folder: Path) -> Path:
-    """The file that says what a data set holds."""
-    for name in (CONTENTS, SELECTION, DATASET):
-        if (folder / name).is_file():
-            return folder / name
-    raise ValueError(
-        f"data={folder}: no {CONTENTS}, {SELECTION} or {DATASET} there; expected a folder of latents, or one that "
-        "`tintype prepare` or `tintype filter` made"
-    )
 
 
 def latent_diffusion() -> LatentDiffusionTraining:
