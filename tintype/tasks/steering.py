@@ -51,9 +51,15 @@ class Steering:
     turns: tuple[tuple[float, int], ...] = ((math.inf, 0),)
 
     def towards(self, cond: Conditioning) -> "Steering":
-        """The same, with this conditioning in place of the prompt's."""
-        stages = tuple(dataclasses.replace(stage, conds=((1.0, cond),)) for stage in self.stages)
-        return dataclasses.replace(self, stages=stages)
+        """The same, with this conditioning in place of the prompt's; what is beside the noise stays there, unless it
+        says something itself."""
+
+        def of(stage: Stage) -> Stage:
+            _, replaced = stage.conds[0]
+            concat = replaced.concat if cond.concat is None else cond.concat
+            return dataclasses.replace(stage, conds=((1.0, dataclasses.replace(cond, concat=concat)),))
+
+        return dataclasses.replace(self, stages=tuple(map(of, self.stages)))
 
     def beside(self, concat: Tensor) -> "Steering":
         """The same, with these channels beside the noise. concat: B C h w."""
