@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sources import encoded, picture, write
 
 from tintype.apps.cli import DONE, FAILED, USAGE, main
 from tintype.checkpoints import load, load_autoencoder
@@ -106,6 +107,27 @@ def test_two_processes_make_what_one_makes(prepared: Path, model: Path, tmp_path
     assert not said[1]
     files = {path.name: path.read_bytes() for path in one.iterdir()}
     assert files == {path.name: path.read_bytes() for path in two.iterdir()}
+
+
+def test_bad_and_missing_masks_are_counted_and_may_be_left_out(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    classes = encoded(Image.new("L", (64, 64), 7))
+    files: dict[str, bytes | str] = {f"images/{name}.png": encoded(picture(width=64, height=64)) for name in "abcd"}
+    write(tmp_path / "photos", files | {"masks/a.png": classes, "masks/b.png": classes[:50], "masks/d.png": classes})
+    prepared, chosen = str(tmp_path / "prepared"), str(tmp_path / "chosen")
+    assert main(["prepare", str(tmp_path / "photos"), prepared, "--json"]) == DONE
+    flags = ["--model", str(model), "--device", "cpu"]
+    capsys.readouterr()
+    assert main(["latents", prepared, str(tmp_path / "latents"), *flags]) == DONE
+    assert "without a mask: 2 of 4 samples, numbers 1, 2; " in capsys.readouterr().out
+    assert main(["latents", prepared, str(tmp_path / "latents"), *flags, "--json"]) == DONE
+    assert json.loads(capsys.readouterr().out)["without_mask"] == [1, 2]
+    assert main(["filter", prepared, chosen, "--with-mask", "--json"]) == DONE
+    assert [one["number"] for one in json.loads(capsys.readouterr().out)["filters"][0]["examples"]] == [1, 2]
+    assert main(["latents", chosen, str(tmp_path / "fewer"), *flags, "--json"]) == DONE
+    assert json.loads(capsys.readouterr().out)["without_mask"] == []
+    assert int(open_samples(tmp_path / "fewer").samples[1].mask.min()) == 7
 
 
 @pytest.mark.parametrize(

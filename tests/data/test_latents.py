@@ -1,5 +1,6 @@
 """Latents in shards: what was encoded, whole, whoever made them and however often they were stopped."""
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -176,6 +177,39 @@ def test_a_vq_latent_is_a_point(tmp_path: Path) -> None:
     )
     assert every.isfinite().all()
     assert all(math.isfinite(one) and one > 0 for one in stored.statistics.std)
+
+
+class Masked(Part):
+    """Pictures of which these numbers have no mask."""
+
+    without = (0, 1)
+
+    def __getitem__(self, index: int, /) -> Sample:
+        sample = super().__getitem__(index)
+        return dataclasses.replace(sample, mask=None) if index in self.without else sample
+
+
+def test_a_missing_mask_costs_nothing_but_itself(tmp_path: Path, autoencoder: Autoencoder) -> None:
+    stored = make(tmp_path / "latents", autoencoder, Masked(Pictures(), range(7)))
+    assert stored.without_mask.tolist() == [0, 1]
+    for number in range(7):
+        mask = stored[number].mask
+        assert mask is None if number in (0, 1) else np.array_equal(mask, Pictures()[number].mask)
+    assert stored[0].caption == "número 0"
+
+
+def test_whole_shards_without_masks_are_counted_too(tmp_path: Path, autoencoder: Autoencoder) -> None:
+    class Narrow(Masked):
+        without = (0, 3, 6)  # all of one size, and so of its shards
+
+    assert make(tmp_path / "latents", autoencoder, Narrow(Pictures(), range(7))).without_mask.tolist() == [0, 3, 6]
+
+    class Bare(Masked):
+        without = tuple(range(7))
+
+    bare = make(tmp_path / "bare", autoencoder, Bare(Pictures(), range(7)))
+    assert not len(bare.without_mask)  # none is missing where there are none
+    assert bare[3].mask is None
 
 
 def test_mirrored_pictures_are_encoded_themselves(tmp_path: Path, autoencoder: Autoencoder) -> None:

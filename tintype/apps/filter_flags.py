@@ -11,6 +11,7 @@ def add_filter_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("--max-aspect", type=float, metavar="RATIO", help="of the longer side to the shorter")
     command.add_argument("--min-caption", type=int, metavar="CHARACTERS")
     command.add_argument("--max-caption", type=int, metavar="CHARACTERS")
+    command.add_argument("--with-mask", action="store_true", help="keep those that have a mask")
     command.add_argument("--max-watermark", type=float, metavar="P", help="p_watermark of the source's table")
     command.add_argument("--max-unsafe", type=float, metavar="P", help="p_unsafe of the source's table")
     command.add_argument(

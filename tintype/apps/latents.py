@@ -20,6 +20,7 @@ from tintype.data.views import AndMirrored, Sized
 from tintype.training.world import joined
 
 DONE, FAILED = 0, 1
+TOLD = 10  # of samples without a mask
 
 
 def latents(arguments: argparse.Namespace) -> int:
@@ -74,12 +75,19 @@ def _tell(stored: StoredLatents, *, as_json: bool) -> None:
     size = sum(shard.bytes for shard in stored.shards)
     if as_json:
         facts = {"out": str(stored.folder), "samples": len(stored), "shards": len(stored.shards), "bytes": size}
-        print(json.dumps({**facts, "space": overall, "space_per_channel": channels}))
+        lacking = stored.without_mask.tolist()
+        print(json.dumps({**facts, "without_mask": lacking, "space": overall, "space_per_channel": channels}))
         return
     print(f"{stored.folder}: {len(stored)} samples in {len(stored.shards)} shards, {size / MEBIBYTE:.1f} MiB")
     print(f"  scale for unit variance: {stored.space(per_channel=False).scale[0]:.5f} for all channels together")
     for name, values in (("shift", stored.statistics.mean), ("scale", stored.space(per_channel=True).scale)):
         print(f"  {name} of each channel: {' '.join(f'{one:.4g}' for one in values)}")
+    if len(lacking := stored.without_mask):
+        shown = ", ".join(map(str, lacking[:TOLD].tolist())) + (", …" if len(lacking) > TOLD else "")
+        print(
+            f"  without a mask: {len(lacking)} of {len(stored)} samples, numbers {shown}; training that is steered by "
+            "masks wants one in each: `tintype filter --with-mask`"
+        )
 
 
 def _verify(folder: Path, *, as_json: bool) -> int:

@@ -16,6 +16,7 @@ from typing import Protocol, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import safe_open
 from torch import Tensor
 from tqdm import tqdm
 
@@ -195,7 +196,7 @@ def _encoded(
     device = next(autoencoder.parameters()).device
     parts: dict[str, list[Tensor]] = {"mean": [], "logvar": []}
     records: list[bytes] = []
-    masks: list[NDArray[np.uint8]] = []
+    masks: list[NDArray[np.uint8] | None] = []
     for some, read in _ahead(samples, numbers, batch_size, workers):
         with torch.inference_mode():
             encoded = autoencoder.encode(to_tensor(_pictures(some, read, samples.sizes)).to(device))
@@ -203,16 +204,24 @@ def _encoded(
         if isinstance(encoded, Posterior):
             parts["logvar"].append(_kept(encoded.logvar, some, contents.precision))
         records += [written(sample) for sample in read]
-        masks += [sample.mask for sample in read if sample.mask is not None]
-    if masks and len(masks) != len(numbers):
-        raise ValueError(f"of {len(numbers)} samples {len(masks)} have a mask; expected all or none of a data set")
+        masks += [sample.mask for sample in read]
+    height, width = samples.sizes[numbers[0]].tolist()
     return {
         **{name: torch.cat(some) for name, some in parts.items() if some},
-        **({"mask": torch.from_numpy(np.stack(masks))} if masks else {}),
+        **_stacked(masks, np.zeros((height, width), np.uint8)),
         "index": torch.from_numpy(numbers),
         "records": torch.frombuffer(bytearray(b"".join(records)), dtype=torch.uint8),
         "ends": torch.tensor([len(record) for record in records]).cumsum(0),
     }
+
+
+def _stacked(masks: Sequence[NDArray[np.uint8] | None], empty: NDArray[np.uint8]) -> dict[str, Tensor]:
+    """{"mask"} of a shard; where some are missing "masked" tells of which samples there is one."""
+    masked = [mask is not None for mask in masks]
+    if not any(masked):
+        return {}
+    pixels = torch.from_numpy(np.stack([empty if mask is None else mask for mask in masks]))
+    return {"mask": pixels} if all(masked) else {"mask": pixels, "masked": torch.tensor(masked)}
 
 
 def _ahead(
@@ -307,6 +316,7 @@ def _is_whole(path: Path, contents: Contents) -> bool:
 def _finish(out: Path, contents: Contents, shards: Sequence[NDArray[np.int64]], sizes: Sizes) -> None:
     """Write index and checksums, and with them the statistics."""
     shard, row = np.zeros(contents.samples, np.int32), np.zeros(contents.samples, np.int32)
+    masked = np.zeros(contents.samples, np.bool_)
     told: list[Shard] = []
     sums: list[dict[str, Json]] = []
     for number, members in enumerate(shards):
@@ -322,10 +332,21 @@ def _finish(out: Path, contents: Contents, shards: Sequence[NDArray[np.int64]], 
         )
         sums.append(header["sums"])
         shard[members], row[members] = number, np.arange(len(members))
-    index = {"shard": shard, "row": row, "size": sizes.astype(np.int32)}
-    save_tensors(out / INDEX, {name: torch.from_numpy(values) for name, values in index.items()})
+        masked[members] = _masked(path)
+    columns = {"shard": shard, "row": row, "size": sizes.astype(np.int32)}
+    index = {name: torch.from_numpy(values) for name, values in columns.items()}
+    if masked.any() and not masked.all():
+        index["masked"] = torch.from_numpy(masked)
+    save_tensors(out / INDEX, index)
     finished = Finished(contents=contents, shards=tuple(told), statistics=_statistics(sums))
     _write_json(out / CONTENTS, to_json(finished))
+
+
+def _masked(path: Path) -> NDArray[np.bool_]:
+    """Of each sample of a shard whether it has a mask; one value where that is said of all."""
+    with safe_open(path, framework="pt") as file:
+        names = set(file.keys())
+        return file.get_tensor("masked").numpy() if "masked" in names else np.array("mask" in names)
 
 
 def _statistics(sums: Sequence[dict[str, Json]]) -> Statistics:

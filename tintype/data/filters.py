@@ -41,6 +41,7 @@ class FilterConfig:
     max_aspect: float | None = None
     min_caption: int | None = None
     max_caption: int | None = None
+    with_mask: bool = False
     max_watermark: float | None = None
     max_unsafe: float | None = None
     min_clip_score: float | None = None
@@ -122,6 +123,8 @@ def _filters(
         yield f"min_caption {fewest}", lambda kept: _least(_lengths(prepared, kept), fewest)
     if (most := config.max_caption) is not None:
         yield f"max_caption {most}", lambda kept: _most(_lengths(prepared, kept), most)
+    if config.with_mask:
+        yield "with_mask", lambda kept: _least(prepared.masked[kept].astype(np.float64), 1)
     for name, limit, keys in (
         ("max_watermark", config.max_watermark, WATERMARK),
         ("max_unsafe", config.max_unsafe, UNSAFE),

@@ -149,8 +149,9 @@ class StoredLatents:
     """Samples of a folder: mean and logvar as stored (mapped, so that no more is read than asked for), and what is
     known of the picture. Of a VQ model logvar is minus infinity: a point.
 
-    sizes: N 2, height and width of the latents. A shard's checksum is looked at when it is first read. Raises
-    `ValueError` for a folder that is not finished, and with `autoencoder` for latents of another one.
+    sizes: N 2, height and width of the latents. without_mask: the numbers of those that have no mask, where others have
+    one. A shard's checksum is looked at when it is first read. Raises `ValueError` for a folder that is not finished,
+    and with `autoencoder` for latents of another one.
     """
 
     def __init__(self, folder: Path, *, autoencoder: Autoencoder | None = None) -> None:
@@ -167,6 +168,8 @@ class StoredLatents:
         index = load_tensors(folder / INDEX)
         self._shard, self._row = index["shard"].numpy(), index["row"].numpy()
         self.sizes: Sizes = index["size"].numpy()
+        masked = index["masked"].numpy() if "masked" in index else np.ones(0, np.bool_)
+        self.without_mask = np.flatnonzero(~masked)
         self._open = lru_cache(maxsize=OPEN_SHARDS)(self._opened)
 
     def __len__(self) -> int:
@@ -179,7 +182,8 @@ class StoredLatents:
         record = _read(file.get_slice("records")[start : int(ends[row])].numpy().tobytes())
         mean: Tensor = file.get_slice("mean")[row]
         logvar = file.get_slice("logvar")[row] if "logvar" in names else torch.full_like(mean, -torch.inf)
-        mask = file.get_slice("mask")[row].numpy() if "mask" in names else None
+        masked = "mask" in names and ("masked" not in names or bool(file.get_slice("masked")[row]))
+        mask = file.get_slice("mask")[row].numpy() if masked else None
         return Sample(**record._asdict(), mean=mean, logvar=logvar, mask=mask)
 
     def space(self, *, per_channel: bool) -> LatentSpace:

@@ -21,7 +21,8 @@ class Prepared:
     """A folder of `tintype prepare` as `Samples`. Each access reads its own bytes of one shard: threads and processes
     may share the object, and position in the data is one number.
 
-    `sizes`: N 2 (height, width), upright; `labels`: N, -1 for none; `picture_sha256`: N 32 uint8, of a picture's bytes.
+    `sizes`: N 2 (height, width), upright; `labels`: N, -1 for none; `masked`: N, whether there is a mask;
+    `picture_sha256`: N 32 uint8, of a picture's bytes.
     Raises `ValueError` for a folder that is not one, not whole, or of a newer version.
     """
 
@@ -40,6 +41,7 @@ class Prepared:
         )
         self.labels, self.picture_sha256 = index["label"].numpy(), index["sha256"].numpy()
         self.sizes = index["size"].numpy()[:, ::-1]
+        self.masked = self._mask[:, 1] > 0
 
     def __len__(self) -> int:
         return self.info.samples

@@ -174,7 +174,7 @@ def masks(samples: Sequence[Sample], noise: torch.Generator) -> dict[str, Tensor
     """{"mask": B H W int64}: the class at each pixel. Masks of one batch have one size, else `ValueError`."""
     found = [sample.mask for sample in samples if sample.mask is not None]
     if len(found) != len(samples):
-        raise ValueError("a sample without a mask; expected one in each: see the report of `tintype prepare`")
+        raise ValueError("a sample without a mask; expected one in each: see `tintype filter --with-mask`")
     return {"mask": torch.from_numpy(_stacked(found, "masks")).long()}
 
 
