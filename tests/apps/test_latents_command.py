@@ -72,8 +72,30 @@ def test_a_prepared_folder_becomes_latents_in_buckets(
 
     assert main(["latents", str(prepared), str(out), *flags(model), "--mirrored"]) == DONE
     assert "scale for unit variance" in capsys.readouterr().out
-    assert main(["latents", str(prepared), str(out), *flags(model)]) == USAGE
-    assert "holds other latents: source was" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        (["--mirrored"], "they are without mirrored ones, asked for is with mirrored ones (--mirrored)"),
+        (["--multiple", "32"], "in 3 buckets from 48x80 to 80x48, asked for is in 1 buckets from 64x64 to 64x64 (--b"),
+        (["--model", "default"], "encoder {encoder} made them, this one is "),
+        (["other"], "they are of another data set, or of another selection of it (SOURCE)"),
+    ],
+)
+def test_a_folder_of_other_latents_says_in_words_what_differs(
+    prepared: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], changed: list[str], said: str
+) -> None:
+    out, other = tmp_path / "latents", tmp_path / "chosen"
+    assert main(["latents", str(prepared), str(out), *flags(model)]) == DONE
+    assert main(["filter", str(prepared), str(other), "--min-size", "61"]) == DONE
+    source, more = (other, []) if changed == ["other"] else (prepared, changed)
+    capsys.readouterr()
+    assert main(["latents", str(source), str(out), *flags(model), *more]) == USAGE
+    told = capsys.readouterr().err
+    assert said.format(encoder=encoder_digest(load_autoencoder(model, device="cpu"))[:10]) in told, told
+    assert "expected a folder of the same, or an empty one: name another" in told
+    assert not re.search("[0-9a-f]{12}", told.replace(str(tmp_path), ""))  # no bare hashes
 
 
 def test_damage_is_listed(prepared: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -352,9 +352,10 @@ def test_latents_of_another_encoder_are_refused_and_another_decoder_is_not(
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"source": "others"}, "source was pictures, is others"),
-        ({"precision": "float32"}, "precision was float16, is float32"),
-        ({"samples": Pictures(8)}, "samples was 7, is 8"),
+        ({"source": "others"}, "they are of pictures, asked for are those of others;"),
+        ({"precision": "float32"}, r"they are float16, asked for is float32 \(--dtype\);"),
+        ({"samples": Pictures(8)}, "they are of 7 samples, asked for are 8;"),
+        ({"shard_bytes": 2 * SHARD}, r"at most 0.00195312 MiB, asked for are 0.00390625 \(--shard-mib\);"),
     ],
 )
 def test_a_folder_of_other_latents_is_left_alone_unless_told(

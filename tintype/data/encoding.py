@@ -163,8 +163,8 @@ def _begin(out: Path, contents: Contents, *, replace: bool) -> None:
             return
         if not replace:
             raise ValueError(
-                f"{out} holds other latents: {', '.join(differing)}; expected a folder of the same, or an empty one: "
-                "name another"
+                f"{out} holds other latents: {' and '.join(differing)}; expected a folder of the same, or an empty "
+                "one: name another, or ask for the same and it goes on there"
             )
         remove_folder(out)
     out.mkdir(parents=True, exist_ok=True)
@@ -176,12 +176,60 @@ def _begin(out: Path, contents: Contents, *, replace: bool) -> None:
 
 
 def _differing(found: Contents, wanted: Contents) -> list[str]:
-    before, now = (cast("dict[str, Json]", to_json(one)) for one in (found, wanted))
-    return [f"{name} was {_short(before[name])}, is {_short(now[name])}" for name in now if before[name] != now[name]]
+    """What is stored and what is asked for, in sentences, where they are not the same."""
+    told: list[str] = []
+    if found.source != wanted.source:
+        told += _sources_differ(found.source, wanted.source)
+    if found.autoencoder != wanted.autoencoder:
+        told.append(f"encoder {found.autoencoder[:10]} made them, this one is {wanted.autoencoder[:10]} (--model)")
+    if found.samples != wanted.samples:
+        told.append(f"they are of {found.samples} samples, asked for are {wanted.samples}")
+    if found.precision != wanted.precision:
+        told.append(f"they are {found.precision}, asked for is {wanted.precision} (--dtype)")
+    if found.shard_bytes != wanted.shard_bytes:
+        had, asked = (one.shard_bytes / MEBIBYTE for one in (found, wanted))
+        told.append(f"their shards have at most {had:.6g} MiB, asked for are {asked:.6g} (--shard-mib)")
+    other = found != wanted and not told
+    return ["the sizes of the pictures or of the encoder's latents are others"] if other else told
 
 
-def _short(value: Json) -> str:
-    return str(value)[:40]
+def _sources_differ(found: str, wanted: str) -> list[str]:
+    """`tintype latents` tells its source as a JSON object, a caller may in any words."""
+    had, asked = _object(found), _object(wanted)
+    if "samples" not in had or "samples" not in asked:
+        return [f"they are of {_short(found)}, asked for are those of {_short(wanted)}"]
+    told: list[str] = []
+    if had["samples"] != asked["samples"]:
+        told.append("they are of another data set, or of another selection of it (SOURCE)")
+    if had.get("buckets") != asked.get("buckets"):
+        told.append(f"they are {_in_buckets(had)}, asked for is {_in_buckets(asked)} (--buckets)")
+    if had.get("mirrored") != asked.get("mirrored"):
+        told.append(f"they are {_with_mirrored(had)}, asked for is {_with_mirrored(asked)} (--mirrored)")
+    return told
+
+
+def _object(text: str) -> dict[str, Json]:
+    try:
+        value: object = json.loads(text)
+    except ValueError:
+        return {}
+    return cast("dict[str, Json]", value) if isinstance(value, dict) else {}
+
+
+def _in_buckets(told: dict[str, Json]) -> str:
+    sizes = cast("list[list[int]]", told.get("buckets") or [])
+    if not sizes:
+        return "as prepared"
+    (height, width), (h, w) = sizes[0], sizes[-1]
+    return f"in {len(sizes)} buckets from {width}x{height} to {w}x{h}"
+
+
+def _with_mirrored(told: dict[str, Json]) -> str:
+    return "with mirrored ones" if told.get("mirrored") else "without mirrored ones"
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 40 else f"{text[:39]}…"
 
 
 def _encoded(
