@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from tintype.common.files import load_tensors
+from tintype.common.files import load_tensors, save_tensors
 from tintype.conditioning.layout import Box, Region
 from tintype.conditioning.prompt import Framing
 from tintype.data.buckets import Bucketed, BucketOrder
@@ -325,8 +325,29 @@ def test_a_flipped_bit_is_found_by_name(tmp_path: Path, autoencoder: Autoencoder
     with pytest.raises(ValueError, match=r"latents-00002\.safetensors: the shard has \d+ bytes instead of"):
         reader[damaged]
     shard.unlink()
-    with pytest.raises(ValueError, match=r"latents-00002\.safetensors: the shard cannot be read"):
+    with pytest.raises(ValueError, match=r"00002\.safetensors: the shard cannot be read .*remove latents\.json"):
         reader[damaged]
+    (out / "latents.json").unlink()  # as it says
+    make(out, autoencoder)
+    assert shard.read_bytes() == whole
+
+
+def test_another_index_is_found(tmp_path: Path, folder: Path, autoencoder: Autoencoder) -> None:
+    out = tmp_path / "latents"
+    stored = make(out, autoencoder)
+    index = load_tensors(out / "index.safetensors")
+    index["row"] = index["row"].flip(0)  # every number is one that is there, and of another sample
+    save_tensors(out / "index.safetensors", index)
+    assert stored.verify() == ["index.safetensors"]
+    with pytest.raises(ValueError, match=r"index\.safetensors is not the index .*remove latents\.json and run"):
+        StoredLatents(out)
+    (out / "latents.json").unlink()
+    make(out, autoencoder)
+    assert contents(out) == contents(folder)
+    told = json.loads((out / "latents.json").read_text())
+    del told["index"]
+    (out / "latents.json").write_text(json.dumps(told))  # as before there was a checksum
+    assert StoredLatents(out).verify() == []
 
 
 # What is refused

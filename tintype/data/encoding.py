@@ -7,6 +7,7 @@ not at all and tells in its header what it is; a run that goes on looks at those
 import hashlib
 import json
 import logging
+import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ from tintype.data.latents import (
     sizes_digest,
     written,
 )
+from tintype.data.prepared import file_sha256
 from tintype.data.samples import Sample, SceneSamples
 from tintype.data.scenes import Scenes
 from tintype.data.sources import appearance, to_tensor
@@ -45,6 +47,7 @@ from tintype.models.autoencoder import Autoencoder, Posterior
 log = logging.getLogger(__name__)
 
 MEBIBYTE = 2**20
+SHARD = re.compile(r"latents-\d{5,}\.safetensors")
 
 
 class Processes(Protocol):
@@ -168,7 +171,7 @@ def _begin(out: Path, contents: Contents, *, replace: bool) -> None:
             )
         remove_folder(out)
     out.mkdir(parents=True, exist_ok=True)
-    if any(path.name != ".lock" for path in out.iterdir()):
+    if any(path.name not in (".lock", INDEX) and not SHARD.fullmatch(path.name) for path in out.iterdir()):
         raise ValueError(
             f"{out} holds something else; expected an empty folder, or one of stored latents: name another"
         )
@@ -370,12 +373,14 @@ def _finish(out: Path, contents: Contents, shards: Sequence[NDArray[np.int64]], 
     for number, members in enumerate(shards):
         path = out / _name(number)
         header = cast("dict[str, dict[str, Json]]", load_metadata(path))
-        with path.open("rb") as file:
-            checksum = hashlib.file_digest(file, "sha256").hexdigest()
         height, width = sizes[members[0]].tolist()
         told.append(
             Shard(
-                file=path.name, sha256=checksum, bytes=path.stat().st_size, samples=len(members), size=(height, width)
+                file=path.name,
+                sha256=file_sha256(path),
+                bytes=path.stat().st_size,
+                samples=len(members),
+                size=(height, width),
             )
         )
         sums.append(header["sums"])
@@ -386,7 +391,9 @@ def _finish(out: Path, contents: Contents, shards: Sequence[NDArray[np.int64]], 
     if masked.any() and not masked.all():
         index["masked"] = torch.from_numpy(masked)
     save_tensors(out / INDEX, index)
-    finished = Finished(contents=contents, shards=tuple(told), statistics=_statistics(sums))
+    finished = Finished(
+        contents=contents, shards=tuple(told), statistics=_statistics(sums), index=file_sha256(out / INDEX)
+    )
     _write_json(out / CONTENTS, to_json(finished))
 
 

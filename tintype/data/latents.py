@@ -18,11 +18,12 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from tintype.common.config import Json, from_json, to_json
+from tintype.common.config import Json, added, from_json, to_json
 from tintype.common.digests import weights_digest
 from tintype.common.files import load_tensors
 from tintype.conditioning.layout import Box, Region
 from tintype.conditioning.prompt import Framing
+from tintype.data.prepared import file_sha256
 from tintype.data.samples import Sample
 from tintype.data.views import Sizes
 from tintype.diffusion.latent_space import LatentSpace
@@ -79,11 +80,12 @@ class Statistics:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Finished:
-    """`latents.json` of a whole folder; one without shards is not finished."""
+    """`latents.json` of a whole folder; one without shards is not finished. `index`: SHA-256 of the index's file."""
 
     contents: Contents
     shards: tuple[Shard, ...] = ()
     statistics: Statistics | None = None
+    index: str | None = added(None)
 
 
 def encoder_digest(autoencoder: Autoencoder) -> str:
@@ -165,6 +167,12 @@ class StoredLatents:
                 f"{folder} holds latents of autoencoder {self.contents.autoencoder[:10]}, this one is {given[:10]}; "
                 "expected the same encoder: make the latents again, or name the right one"
             )
+        self._told = told
+        if not _is_index(folder, told):
+            raise ValueError(
+                f"{folder / INDEX} is not the index that {CONTENTS} was written with; copy it again, or remove "
+                f"{CONTENTS} and run `tintype latents` again, which keeps what is whole"
+            )
         index = load_tensors(folder / INDEX)
         self._shard, self._row = index["shard"].numpy(), index["row"].numpy()
         self.sizes: Sizes = index["size"].numpy()
@@ -195,15 +203,16 @@ class StoredLatents:
 
     def verify(self) -> list[str]:
         """Reads everything: the names of shards that are absent or not what was written."""
-        return [shard.file for shard in self.shards if self._damage(shard) is not None]
+        index = [] if _is_index(self.folder, self._told) else [INDEX]
+        return index + [shard.file for shard in self.shards if self._damage(shard) is not None]
 
     def _opened(self, number: int) -> tuple[safe_open, frozenset[str], Sequence[int]]:
         shard = self.shards[number]
         damage = self._damage(shard)
         if damage is not None:
             raise ValueError(
-                f"{self.folder / shard.file}: {damage}; expected what was written: copy it again, or remove it with "
-                f"{CONTENTS} and run `tintype latents` again, which makes what is missing"
+                f"{self.folder / shard.file}: {damage}; expected what was written: copy it again, or remove "
+                f"{CONTENTS} and run `tintype latents` again, which keeps what is whole"
             )
         file = safe_open(self.folder / shard.file, framework="pt")
         return file, frozenset(file.keys()), file.get_tensor("ends").tolist()
@@ -218,6 +227,13 @@ class StoredLatents:
         except OSError as error:
             return f"the shard cannot be read ({error.strerror})"
         return None if found == shard.sha256 else "the shard is damaged (its checksum is another)"
+
+
+def _is_index(folder: Path, told: Finished) -> bool:
+    """Of a folder that was written before its index had a checksum it is not known, and believed."""
+    if told.index is None:
+        return True
+    return (folder / INDEX).is_file() and file_sha256(folder / INDEX) == told.index
 
 
 def sizes_digest(sizes: Sizes) -> str:
