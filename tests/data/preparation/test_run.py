@@ -277,6 +277,24 @@ def test_pictures_outside_the_folders_of_classes_have_none(tmp_path: Path) -> No
     assert findings(tmp_path / "out") == [("b.png", "no class")]
 
 
+@pytest.mark.parametrize(
+    ("strays", "said"),
+    [
+        (["b.png"], "for 1 of 7 are not in one of its 2 folders: b.png; for classes say --kind classes"),
+        (["bee/deep/b.png"], "for 1 of 7 are not in one of its 2 folders: bee/deep/b.png;"),
+        ([], None),
+        ([f"{number}.png" for number in range(6)], None),
+    ],
+)
+def test_a_stray_picture_beside_folders_of_classes_is_said(
+    tmp_path: Path, strays: list[str], said: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    names = [*(f"{name}/{number}.png" for name in ("owl", "bee") for number in range(3)), *strays]
+    result = prepared(write(tmp_path / "in", dict.fromkeys(names, encoded(picture()))), tmp_path / "out")
+    assert result.info.options["kind"] == ("images" if strays else "classes")
+    assert said in caplog.text if said else not caplog.records
+
+
 def test_absurd_sizes_are_left_out_before_they_cost_anything(tmp_path: Path) -> None:
     files = {
         "line.png": encoded(Image.new("L", (1, 9000))),

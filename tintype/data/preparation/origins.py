@@ -1,5 +1,6 @@
 """What kind of source a folder is, told by what is in it."""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,6 +14,7 @@ from tintype.data.preparation.tars import TarSource
 from tintype.data.prepared import read_info
 from tintype.data.shards import DATASET
 
+logger = logging.getLogger(__name__)
 SourceKind = Literal["images", "classes", "coco", "shards"]
 MASK_FOLDERS = ("masks", "stuffthingmaps", "annotations")
 
@@ -77,7 +79,19 @@ def _kind(tree: Tree, options: SourceOptions) -> SourceKind:
     captions = any(suffix_of(name) in (".txt", ".caption", ".json") and stem_of(name) in stems for name in tree.files)
     if captions or options.masks or _mask_folder(tree) or _tables(tree, options):
         return "images"
-    return "classes" if pictures and all(name.count("/") == 1 for name in pictures) else "images"
+    outside = [name for name in pictures if name.count("/") != 1]
+    _say_stray(tree, outside, {name.partition("/")[0] for name in pictures if name.count("/") == 1}, len(pictures))
+    return "images" if outside or not pictures else "classes"
+
+
+def _say_stray(tree: Tree, outside: list[str], folders: set[str], pictures: int) -> None:
+    """A few pictures beside or below folders of classes would cost all others their classes without a word."""
+    if len(folders) > 1 and 0 < len(outside) < pictures / 2:
+        logger.warning(
+            "%s is read as pictures without classes, for %d of %d are not in one of its %d folders: %s%s; for classes "
+            "say --kind classes, or move these",
+            *(tree.root, len(outside), pictures, len(folders), ", ".join(outside[:3]), ", …" * (len(outside) > 3)),
+        )
 
 
 def _shards(tree: Tree, options: SourceOptions) -> TarSource:
