@@ -151,6 +151,16 @@ def test_resizing_takes_boxes_and_masks_along(tmp_path: Path) -> None:
     assert ("val2017/007.png", "enlarged") in told
 
 
+def test_two_masks_of_one_name_are_both_counted(tmp_path: Path) -> None:
+    one, other = (encoded(Image.new("L", (12, 10), value)) for value in (1, 2))
+    files: dict[str, bytes | str] = {"images/a.jpg": encoded(picture(), "JPEG"), "masks/a.PNG": one}
+    root = write(tmp_path / "in", files | {"masks/a.png": other})
+    result = prepared(root, tmp_path / "out", source=SourceOptions(captions="none"))
+    assert int(Prepared(tmp_path / "out")[0].mask.max()) == 1
+    assert findings(tmp_path / "out") == [("a.png", "duplicate mask")]
+    assert sum(found for found, _, _ in counts(result).values()) == files_below(root).total() == 3
+
+
 @pytest.mark.parametrize("where", ["masks", "elsewhere"])
 def test_masks_in_a_parallel_folder(tmp_path: Path, where: str) -> None:
     classes = {name: np.full((10, 12), value, np.uint8) for value, name in enumerate(("a", "b", "c", "d"))}

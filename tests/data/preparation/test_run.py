@@ -248,6 +248,15 @@ def test_everything_found_is_used_or_listed(tmp_path: Path) -> None:
     assert captions["IMG_0042.jpg"] is None
 
 
+def test_suffixes_in_capitals_are_the_same(tmp_path: Path) -> None:
+    files = {"A.PNG": encoded(picture()), "A.JSON": '{"caption": "an apple", "id": 3}', "b.png": encoded(picture())}
+    prepared(write(tmp_path / "in", files | {"b.TXT": "a boat"}), tmp_path / "out")
+    data = Prepared(tmp_path / "out")
+    assert [data[index].caption for index in (0, 1)] == ["an apple", "a boat"]
+    assert data.record(0)["given"] == {"id": 3}
+    assert findings(tmp_path / "out") == []
+
+
 def test_captions_may_be_required_and_not_be_names(tmp_path: Path) -> None:
     root = write(tmp_path / "in", {"dog.png": encoded(picture()), "cat.png": encoded(picture()), "cat.txt": "a cat"})
     strict = PictureOptions(require_caption=True)

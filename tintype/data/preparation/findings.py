@@ -51,7 +51,7 @@ LEFT_OUT: dict[str, tuple[Kind, str]] = {
     "mask of another size": ("mask", "not as large as its picture"),
     "mask of picture left out": ("mask", "its picture is not used"),
     "mask without picture": ("mask", "no picture has this name"),
-    "duplicate mask": ("mask", "another mask of the same shard has this key"),
+    "duplicate mask": ("mask", "another mask of the same shard or folder has this name"),
     "not used": ("file", "nothing says what it would be for"),
     "link": ("file", "leads out of SOURCE, to a folder, or nowhere; not followed"),
     "broken table": ("file", "a table or annotation file that does not open"),

@@ -151,6 +151,7 @@ class FolderSource:
         told = any(one.captions for one in said.values())
         expected = bool(told or self._sidecars or not (self.by_folder or self.annotations))
         masks = self._masks_by_stem()
+        yield from self._other_masks(masks)
         for name, size in self._pictures.items():
             yield from self._picture(name, size, said.get(name), masks, expected=expected)
         yield from (Finding(item=name, reason="mask without picture") for name in masks.values())
@@ -237,11 +238,21 @@ class FolderSource:
 
     def _read_sidecar(self, name: str, said: Said) -> Finding | Used:
         place = Place(path=self.tree.root / name, offset=0, size=self.tree.files[name])
-        return read_text(name, place, said, kind="record" if name.endswith(".json") else "caption")
+        return read_text(name, place, said, kind="record" if suffix_of(name) == ".json" else "caption")
 
     def _masks_by_stem(self) -> dict[str, str]:
+        found: dict[str, str] = {}
+        for name in self._mask_files():
+            found.setdefault(stem_of(name), name)
+        return found
+
+    def _mask_files(self) -> list[str]:
         files = self.masks.files if self.masks is not None else {}
-        return {stem_of(name): name for name in files if suffix_of(name) in PICTURES}
+        return [name for name in files if suffix_of(name) in PICTURES]
+
+    def _other_masks(self, chosen: dict[str, str]) -> Iterator[Finding]:
+        names = (name for name in self._mask_files() if chosen[stem_of(name)] != name)
+        yield from (Finding(item=name, reason="duplicate mask") for name in names)
 
     def _mask_place(self, name: str | None) -> Place | None:
         if name is None or self.masks is None:

@@ -167,7 +167,7 @@ def _open(tree: Tree, name: str, options: SourceOptions) -> Table | Finding:
 
 
 def _mask_folder(tree: Tree) -> str | None:
-    names = {name.partition("/")[0] for name in tree.files if name.endswith(".png") and "/" in name}
+    names = {name.partition("/")[0] for name in tree.files if suffix_of(name) == ".png" and "/" in name}
     tops = {name.partition("/")[0] for name in tree.files if _is_picture(name)}
     return next((name for name in MASK_FOLDERS if name in names and tops != {name}), None)
 
