@@ -50,11 +50,6 @@ class Walk:
             if self.progress is not None:
                 self.progress(name, position, len(pictures))
 
-    def forget(self) -> None:
-        """Remove what was kept, once all is measured."""
-        for path in [] if self.keep is None else self.keep.glob("*.state.safetensors"):
-            path.unlink()
-
 
 def _resumed(path: Path, key: Json, sums: Sums) -> int:
     told = load_metadata(path)
