@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ from torch import Tensor
 import tintype
 import tintype.evaluation.pictures
 from tintype.apps.cli import DONE, USAGE, main
+from tintype.apps.evaluate_inputs import pictures_named, stored
 from tintype.checkpoints.native import save_network
 from tintype.conditioning.clip import CLIPModel
 from tintype.data.preparation.run import PrepareOptions, prepare
@@ -163,6 +165,18 @@ def test_a_model_is_sampled_from_the_captions_of_the_reference(
     expected = frechet_distance(*(one.gaussian() for one in sums))
     assert told["frechet_distance"] == pytest.approx(expected, rel=1e-4)
     assert told["pictures"]["model"] == model.digest
+
+
+def test_what_is_sampled_from_other_captions_is_told_otherwise(tmp_path: Path, reference: Path) -> None:
+    def named(captions: Path | None) -> object:
+        told = {"pictures": "default", "captions": captions, "count": 3, "seed": 0, "steps": 1, "size": None}
+        return pictures_named(Namespace(**told, device="cpu"), stored(str(reference), None)).told
+
+    other = folder(tmp_path / "other", seed=2, captions=True)
+    assert named(None) == named(reference) != named(other)
+    before = named(reference)
+    (reference / "003.txt").write_text("a blue whale")
+    assert named(reference) != before
 
 
 def tiny_clip(path: Path) -> CLIPModel:

@@ -135,7 +135,7 @@ Progress = Callable[[str, int, int], None]
 
 def _pictures(arguments: argparse.Namespace, out: Path, progress: Progress) -> Outcome:
     reference = reference_named(arguments)
-    pictures = pictures_named(arguments, None if isinstance(reference, Gaussian) else reference.samples)
+    pictures = pictures_named(arguments, None if isinstance(reference, Gaussian) else reference)
     extractor = extractor_named(arguments)
     config = FeatureConfig(
         figures=figures_asked(arguments.figures, statistics=isinstance(reference, Gaussian)),

@@ -70,24 +70,23 @@ def reference_named(arguments: argparse.Namespace) -> Stored | Gaussian:
     return load_gaussian(path) if path.is_file() else stored(arguments.reference, arguments.size)
 
 
-def pictures_named(arguments: argparse.Namespace, reference: Samples | None) -> Pictures:
+def pictures_named(arguments: argparse.Namespace, reference: Stored | None) -> Pictures:
     """The pictures to be measured: stored ones with the captions named, or those that a model makes."""
     path = Path(os.path.expanduser(arguments.pictures))
-    said = reference if arguments.captions is None else _samples(arguments.captions)[0]
+    said = reference if arguments.captions is None else stored(arguments.captions, None)
     if not _is_model(path, arguments.pictures):
         if arguments.count is not None or arguments.steps is not None:
             raise ValueError(f"--count and --steps are for models to sample from; {path} holds pictures")
         found = stored(arguments.pictures, arguments.size)
         if arguments.captions is None or said is None:
             return found
-        digest = f"{found.digest}-{_samples(arguments.captions)[1]}"
-        return Stored(Captioned(found.samples, said), found.source, digest)
+        return Stored(Captioned(found.samples, said.samples), found.source, f"{found.digest}-{said.digest}")
     if said is None:
         raise ValueError("a model to sample from, and nothing to tell it; name a data set with --captions")
     model = load(arguments.pictures, device=arguments.device)
     _check_own_size(model, arguments.size)
     count = len(said) if arguments.count is None else arguments.count
-    return Sampled(model, said, count, seed=arguments.seed, steps=arguments.steps)
+    return Sampled(model, said.samples, count, seed=arguments.seed, steps=arguments.steps, digest=said.digest)
 
 
 def _is_model(path: Path, name: str) -> bool:

@@ -75,8 +75,9 @@ class Folder:
 
     @property
     def digest(self) -> str:
-        """Of names, sizes and times: cheap, and another once a file is changed."""
-        stats = ((name, (self.path / name).stat()) for name in self.names)
+        """Of names, sizes and times, captions' as well: cheap, and another once a file is changed."""
+        captions = [one for one in (name.with_suffix(".txt") for name in self.names) if (self.path / one).is_file()]
+        stats = ((name, (self.path / name).stat()) for name in (*self.names, *captions))
         told = "\n".join(f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in stats)
         return hashlib.sha256(told.encode()).hexdigest()[:10]
 
@@ -138,13 +139,20 @@ class Captioned:
 class Sampled:
     """What a model makes of the captions or classes of a data set, in its order and again from its start when there are
     more pictures than samples; a model that nothing steers is told nothing. Each picture has its own seed: `seed` plus
-    its number.
+    its number. `digest` tells the data set's content.
 
     Raises `ValueError` for a model that is steered by something else, or a data set without captions or classes.
     """
 
     def __init__(
-        self, model: LatentDiffusion, said: Samples, count: int, *, seed: int = 0, steps: int | None = None
+        self,
+        model: LatentDiffusion,
+        said: Samples,
+        count: int,
+        *,
+        seed: int = 0,
+        steps: int | None = None,
+        digest: str | None = None,
     ) -> None:
         if count < 1:
             raise ValueError(f"{count} pictures to sample; expected 1 or more")
@@ -153,6 +161,7 @@ class Sampled:
                 f"{model.source} is steered by more than prompts or classes; make its pictures, and name their folder"
             )
         self.model, self.said, self.count, self.seed, self.steps = model, said, count, seed, steps
+        self.digest = digest
         _ = self._word(said[0])
 
     @property
@@ -160,6 +169,7 @@ class Sampled:
         return {
             "source": self.model.source,
             "model": self.model.digest,
+            "said": self.digest,
             "pictures": self.count,
             "seed": self.seed,
             "steps": self.steps or self.model.config.steps,
