@@ -57,6 +57,7 @@ def reference(tmp_path: Path) -> Path:
 
 def measured(capsys: pytest.CaptureFixture[str], tmp_path: Path, *arguments: str | Path) -> Mapping[str, object]:
     out = tmp_path / "out"
+    (out / "result.json").unlink(missing_ok=True)
     command = ["eval", *map(str, arguments), "--device", "cpu", "--out", str(out), "--json"]
     assert main(command) == DONE, capsys.readouterr().err
     told = capsys.readouterr()
@@ -223,6 +224,37 @@ def test_retrieval_and_zero_shot(capsys: pytest.CaptureFixture[str], tmp_path: P
     accuracy = zero_shot(images, class_features(clip, data.classes), torch.tensor([one.label for one in samples]))
     assert told["zero_shot_top1"] == pytest.approx(accuracy["top1"])
     assert told["captions"] == 8
+
+
+def test_a_result_of_other_settings_is_not_lost(
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
+    pictures: Path,
+    reference: Path,
+) -> None:
+    def run(what: str, *arguments: str | Path) -> int:
+        return main(["eval", what, *map(str, arguments), "--out", str(tmp_path / "out"), "--device", "cpu", "--json"])
+
+    pairs = ["pairs", pictures, "--reference", reference]
+    result = tmp_path / "out" / "result.json"
+    assert run(*pairs, "--size", "32") == DONE
+    kept = result.read_bytes()
+    for other, words in (
+        (pairs, "size was 32, is None"),
+        (["pairs", reference, "--reference", reference, "--size", "32"], f"pictures was {pictures}, is {reference}"),
+        (["reconstruction", "default", "--data", reference], "measure was pairs, is reconstruction"),
+    ):
+        assert run(*other) == USAGE
+        message = capsys.readouterr().err
+        assert words in message
+        assert "name one with --out, or remove that file" in message
+        assert result.read_bytes() == kept
+    assert run(*pairs, "--size", "32") == DONE  # the same, measured again
+    assert not caplog.records
+    (pictures / "000.png").write_bytes((reference / "000.png").read_bytes())
+    assert run(*pairs, "--size", "32") == DONE
+    assert "result.json is replaced; it had other pictures, psnr," in caplog.text
 
 
 def test_a_stopped_measurement_goes_on(

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from PIL import Image
 from torch import Tensor
@@ -28,7 +29,7 @@ from tintype.apps.evaluate_inputs import (
 )
 from tintype.checkpoints import load
 from tintype.checkpoints.clip import load_clip
-from tintype.common.config import Json
+from tintype.common.config import Json, to_json
 from tintype.common.device import usable_device
 from tintype.common.files import whole_file
 from tintype.evaluation.caption_figures import CaptionSums, RetrievalSums
@@ -43,6 +44,9 @@ from tintype.evaluation.streaming import Walk
 from tintype.tasks.request import LARGEST_BATCH
 
 log = logging.getLogger(__name__)
+
+RESULT = "result.json"
+UNASKED = ("command", "measure", "run", "out", "json", "device", "batch_size", "save_statistics")  # change no figure
 
 Row = tuple[str, Sequence[Image.Image]]
 
@@ -65,6 +69,8 @@ def evaluate(arguments: argparse.Namespace) -> int:
         raise ValueError(f"--size {arguments.size}: expected 1 or more pixels")
     arguments.device = usable_device(arguments.device)
     out = _folder(Path(arguments.out or f"runs/eval/{arguments.measure}"))
+    asked = _asked(arguments)
+    former = _former(out, {"measure": arguments.measure, **asked})
     with ExitStack() as bars:
         outcome = MEASURES[arguments.measure](arguments, out, _progress(bars, quiet=arguments.json))
     result: dict[str, Json] = {
@@ -72,11 +78,14 @@ def evaluate(arguments: argparse.Namespace) -> int:
         "tintype": tintype.__version__,
         **outcome.figures,
         "size": arguments.size,
+        "settings": asked,
         "warnings": list(outcome.warnings),
     }
+    if former is not None and (other := [name for name in result if former.get(name) != result[name]]):
+        log.warning("%s is replaced; it had other %s", out / RESULT, ", ".join(other))
     with whole_file(out / "sheet.png") as path:
         contact_sheet(outcome.rows).save(path, format="PNG")
-    with whole_file(out / "result.json") as path:
+    with whole_file(out / RESULT) as path:
         path.write_text(json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     for state in out.glob("*.state.safetensors"):
         state.unlink()
@@ -87,7 +96,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
         log.warning(sentence)
     for line in _lines(outcome.figures):
         print(line)
-    print(f"{out / 'result.json'}  {out / 'sheet.png'}")
+    print(f"{out / RESULT}  {out / 'sheet.png'}")
     return 0
 
 
@@ -99,6 +108,34 @@ def _folder(out: Path) -> Path:
     if not os.access(out, os.W_OK | os.X_OK):
         raise ValueError(f"--out {out} cannot be written; expected a folder that you may write to")
     return out
+
+
+def _asked(arguments: argparse.Namespace) -> dict[str, Json]:
+    """All flags that a figure depends on, as they were given."""
+    flags = {name: value for name, value in vars(arguments).items() if name not in UNASKED}
+    return cast("dict[str, Json]", to_json(flags))
+
+
+def _former(out: Path, asked: dict[str, Json]) -> dict[str, Json] | None:
+    """A result that is there already. Raises `ValueError` for one of other settings, which is not to be lost."""
+    try:
+        told = json.loads((out / RESULT).read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{out / RESULT} cannot be read ({error}); remove it, or name another folder") from error
+    former = cast("dict[str, Json]", told) if isinstance(told, dict) else {}
+    settings = former.get("settings")
+    if isinstance(settings, dict):
+        had = {"measure": former.get("measure"), **settings}
+        other = [name for name in sorted({*had, *asked}) if had.get(name) != asked.get(name)]
+        differing = [f"{name} was {had.get(name)}, is {asked.get(name)}" for name in other]
+        if differing:
+            raise ValueError(
+                f"{out / RESULT} is of another measurement ({'; '.join(differing)}); expected the same, or another "
+                "folder: name one with --out, or remove that file"
+            )
+    return former
 
 
 def _progress(bars: ExitStack, *, quiet: bool) -> Callable[[str, int, int], None]:
