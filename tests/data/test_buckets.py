@@ -93,6 +93,14 @@ def test_a_picture_is_cut_with_its_mask_and_its_boxes():
     assert right.framing.crop == (0, 30)
 
 
+def test_classes_of_a_mask_are_not_mixed_when_it_is_resized():
+    picture = np.zeros((50, 90, 3), np.uint8)
+    mask = np.random.default_rng(0).choice(np.array([3, 250], np.uint8), (50, 90))
+    cut = fitted(Sample(picture=picture, mask=mask), (32, 32))
+    assert cut.mask is not None
+    assert set(np.unique(cut.mask).tolist()) == {3, 250}
+
+
 def test_a_picture_of_its_size_keeps_its_pixels_and_where_it_came_from():
     picture = np.random.default_rng(0).integers(0, 256, (16, 24, 3), dtype=np.uint8)
     told = Framing(original_size=(640, 960), target_size=(16, 24))
@@ -163,6 +171,14 @@ def test_every_sample_is_seen_once_a_round_and_none_is_lost(counts: list[int], b
             assert sum(times) == shown
             assert min(times) >= rounds
             assert max(times) - min(times) <= 1
+
+
+def test_each_round_deals_and_mixes_anew():
+    sizes = np.repeat(np.array([[8, 8], [8, 16]], np.int32), 16, axis=0)
+    order = BucketOrder(sizes, batch_size=4, seed=0)
+    rounds = [[order(4 * number, 4) for number in range(8 * turn, 8 * turn + 8)] for turn in range(6)]
+    assert len({frozenset(map(tuple, batches)) for batches in rounds}) == 6  # other samples together
+    assert len({tuple(batch[0] < 16 for batch in batches) for batches in rounds}) > 3  # the sizes in another order
 
 
 def test_reading_across_a_batch_is_refused():

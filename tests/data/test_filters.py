@@ -12,6 +12,7 @@ from PIL import Image
 import tintype.data.columns
 from tintype.apps.cli import DONE, USAGE, main
 from tintype.checkpoints.clip import save_clip
+from tintype.common.files import load_tensors, save_tensors
 from tintype.conditioning.clip import CLIPModel, CLIPModelConfig
 from tintype.data.filters import Clip, FilterConfig, Filtered, filtered
 from tintype.data.opening import open_samples
@@ -139,6 +140,10 @@ def test_clip_scores_are_computed_once_and_kept(prepared: Prepared, monkeypatch:
     path.write_bytes(path.read_bytes()[:-3])
     filtered(prepared, FilterConfig(min_clip_score=0.11), clip=Clip(judge, "long"), progress=False)
     assert judge.asked == [row[2] for row in TABLE[4:8]]  # what was damaged alone
+    judge.asked.clear()
+    save_tensors(path, load_tensors(path), "the digest of another data set")
+    filtered(prepared, FilterConfig(min_clip_score=0.11), clip=Clip(judge, "long"), progress=False)
+    assert judge.asked == [row[2] for row in TABLE[4:8]]  # scores of other pictures are none of these
 
 
 def test_scores_that_were_stopped_go_on(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -97,6 +97,11 @@ def test_a_reference_that_is_missing_a_half_costs_recall_alone() -> None:
     assert precision_recall(left, torch.cat([left, right])) == (1.0, 0.5)
 
 
+def test_pictures_that_are_all_the_same_are_within_their_own_manifold() -> None:
+    same = torch.ones(6, DIM)  # of radius 0, whose edge counts
+    assert precision_recall(same, same) == (1.0, 1.0)
+
+
 def test_too_few_for_neighbours_are_refused() -> None:
     with pytest.raises(ValueError, match="3 neighbours among 3; expected 1 to 2"):
         precision_recall(features(3, 0), features(9, 0))

@@ -5,19 +5,25 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
-from tintype.common.config import Json
+from tintype.common.config import Json, to_json
 from tintype.common.files import load_metadata
 from tintype.data.samples import Sample
+from tintype.evaluation.caption_figures import CaptionSums, RetrievalSums
 from tintype.evaluation.extractors import Features
 from tintype.evaluation.feature_figures import FeatureConfig, FeatureSums, Measured, measure_features
 from tintype.evaluation.frechet import frechet_distance
+from tintype.evaluation.kernel import kernel_distance
+from tintype.evaluation.manifold import precision_recall
 from tintype.evaluation.pair_figures import PairSums
+from tintype.evaluation.pictures import squared
 from tintype.evaluation.streaming import Walk
 
 SIDE = 8
@@ -154,6 +160,16 @@ def test_all_figures_are_those_of_all_features_at_once() -> None:
     assert told.keys() == names  # none of them called as if Inception had seen the pictures
 
 
+def test_kernel_distance_and_manifolds_are_of_the_features_that_are_kept() -> None:
+    config = FeatureConfig(figures=("kid", "precision_recall"), reservoir=200, subsets=5, subset_size=30, neighbours=1)
+    told = measure_features(Drawn(40, 1), Drawn(110, 2), Colours(), config, Walk(batch=7)).figures
+    x, y = (torch.cat([Colours()(one).pooled for one in all_pixels(Drawn(*which))]) for which in ((40, 1), (110, 2)))
+    assert told["kernel_distance"] == to_json(kernel_distance(x, y, subsets=5, subset_size=30))
+    assert (told["precision"], told["recall"]) == precision_recall(x, y, neighbours=1)
+    assert told["precision"] != told["recall"]
+    assert precision_recall(x, y, neighbours=3) != precision_recall(x, y, neighbours=1)
+
+
 def all_pixels(pictures: Drawn) -> list[Tensor]:
     samples = pictures.batch(0, len(pictures))
     return [torch.from_numpy(one.picture).permute(2, 0, 1)[None] for one in samples if one.picture is not None]
@@ -231,3 +247,48 @@ def test_equal_pictures_have_no_ratio() -> None:
     told, _ = sums.figures()
     assert told == {"psnr": None, "psnr_of_mean_error": None, "identical": 5, "ssim": pytest.approx(1)}
     json.dumps(told, allow_nan=False)
+
+
+# Captions
+
+
+def test_clip_scores_are_means_and_name_the_nearest_and_furthest() -> None:
+    cosines = [0.3, -0.2, *(number / 100 for number in range(20))]
+    sums = CaptionSums(lambda pictures, captions: torch.tensor([cosines[int(one)] for one in captions]))
+    samples = [Sample(picture=np.zeros((4, 4, 3), np.uint8), caption=str(number)) for number in range(22)]
+    for first in range(0, 22, 5):
+        sums.update(first, samples[first : first + 5])
+    told = sums.figures()
+    assert told["clip_score"] == pytest.approx(2.5 * np.mean([max(one, 0) for one in cosines]))
+    assert told["clip_score_percent"] == pytest.approx(100 * np.mean(cosines))
+    assert sums.best_places == [0, 21, 20, 19, 18, 17, 16, 15]
+    assert sums.worst_places == [1, 2, 3, 4, 5, 6, 7, 8]
+
+
+def test_a_picture_is_found_by_any_of_its_captions() -> None:
+    class Towers:
+        config = SimpleNamespace(clip=SimpleNamespace(image=SimpleNamespace(projection_dim=4)))
+
+        def encode_pictures(self, pictures: Sequence[np.ndarray]) -> Tensor:
+            return torch.eye(4)[[int(one[0, 0, 0]) for one in pictures]]
+
+        def encode_captions(self, captions: Sequence[str]) -> Tensor:
+            return torch.eye(4)[[int(one) for one in captions]]
+
+    sums = RetrievalSums(Towers())  # type: ignore[arg-type]
+    for number, (caption, others) in enumerate([("3", ("0",)), ("1", ()), ("2", ())]):  # the first of 0 is of none
+        picture = np.full((4, 4, 3), number, np.uint8)
+        sums.update(number, [Sample(picture=picture, caption=caption, other_captions=others)])
+    told = sums.figures()
+    assert told["captions"] == 4
+    assert told["image_to_text_r1"] == 1
+    assert sums.image_of.tolist() == [0, 0, 1, 2]
+
+
+def test_a_square_is_the_middle_of_its_picture() -> None:
+    wide = np.zeros((10, 30, 3), np.uint8)
+    wide[:, 10:20] = 255
+    assert np.asarray(squared(Image.fromarray(wide), 10)).min() == 255
+    high = np.asarray(squared(Image.fromarray(wide.transpose(1, 0, 2)), 5))
+    assert high.shape == (5, 5, 3)
+    assert high[1:-1].min() > 240
