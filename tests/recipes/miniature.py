@@ -32,6 +32,20 @@ CLIP = (
     "samples=24",
     "held_out=6",
 )
+
+
+def text2img(channels: int) -> tuple[str, ...]:
+    return (
+        f'unet={{"in_channels":{channels},"out_channels":4,"width":16,"mult":[1,2],"num_blocks":1,"depth":[0,1],'
+        '"context_dim":16,"vector_dim":16,"num_heads":2,"norm_groups":4}',
+        "text.width=16",
+        "text.num_heads=2",
+        "text.num_layers=1",
+        "latents=24",
+        "steps=2",
+    )
+
+
 SMALL = {
     "scene_classifier": (*TRAIN, "model.widths=[8,16]", "model.norm_groups=4"),
     "default_autoencoder": (
@@ -45,16 +59,8 @@ SMALL = {
     "autoencoder_vq_f4": (*TRAIN, *FIRST_STAGE, "loss.features=0", "model.codebook_size=32"),
     "clip": (*TRAIN, *CLIP),
     "clip_vit_b32": (*TRAIN, *CLIP, *IN_EARNEST, "train.accumulate=2", "scenes.size=64"),
-    "default_text2img": (
-        *TRAIN,
-        'unet={"in_channels":4,"out_channels":4,"width":16,"mult":[1,2],"num_blocks":1,"depth":[0,1],'
-        '"context_dim":16,"vector_dim":16,"num_heads":2,"norm_groups":4}',
-        "text.width=16",
-        "text.num_heads=2",
-        "text.num_layers=1",
-        "latents=24",
-        "steps=2",
-    ),
+    "default_text2img": (*TRAIN, *text2img(4)),
+    "default_tasks": (*TRAIN, *text2img(9), "objects=2"),
     "compression_study": (
         *TRAIN,
         'unet={"in_channels":4,"out_channels":4,"width":8,"mult":[1],"num_blocks":1,"depth":[0],'
@@ -76,6 +82,7 @@ NEEDS = {
     "default_autoencoder": {"features": ("scene_classifier", "classifier.safetensors")},
     "compression_study": {"autoencoder": ("default_autoencoder", "autoencoder.safetensors")},
     "default_text2img": {"autoencoder": ("default_autoencoder", "autoencoder.safetensors")},
+    "default_tasks": {"autoencoder": ("default_autoencoder", "autoencoder.safetensors")},
     "latent_diffusion": {"autoencoder": ("default_autoencoder", "autoencoder.safetensors")},
     "stable_diffusion_1": {"autoencoder": ("default_autoencoder", "autoencoder.safetensors")},
     "class_to_image_imagenet": {"autoencoder": ("default_autoencoder", "autoencoder.safetensors")},

@@ -66,3 +66,24 @@ def test_a_latent_space_of_another_number_of_channels_is_refused(text2img: Path,
     (folder / "model.json").write_text(json.dumps(config))
     with pytest.raises(ValueError, match=r"space\.scale has 3 entries; expected 1 or 4, one per channel"):
         load(str(folder), device="cpu")
+
+
+def test_what_the_start_lacks_begins_from_nothing(text2img: Path, tmp_path: Path) -> None:
+    """A U-Net that is shown a mask, and a tower that reads objects, begin as the model without them was."""
+    start = load(str(text2img / "model"), device="cpu")
+    objective = small("default_tasks", f"start={text2img / 'model'}").prepare(tmp_path).objective
+    trained = objective.parts["diffusion"]
+    for name, value in start.denoiser.network.state_dict().items():
+        got = trained.unet.state_dict()[name]
+        if name == "conv_in.weight":
+            assert got[:, 4:].eq(0).all()
+            got = got[:, :4]
+        assert torch.equal(got, value), name
+    for name, value in start.networks["conditioner"].state_dict().items():
+        assert torch.equal(trained.text.state_dict()[name], value), name
+    run(small("default_tasks", f"start={text2img / 'model'}"), tmp_path / "out", progress=False)
+    made = load(str(tmp_path / "out" / "model"), device="cpu")
+    assert made.config.further == ("mask", "masked")
+    assert len(made.config.labels) == 256
+    with pytest.raises(ValueError, match="its U-Net is configured otherwise"):  # it does not forget again
+        small("default_text2img", f"start={tmp_path / 'out' / 'model'}").prepare(tmp_path / "back")

@@ -5,6 +5,7 @@ algorithm 1): a caption gives way to "", a class to the null class, a layout to 
 """
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -79,7 +80,7 @@ class RepaintCondition:
     def __init__(self, first_stage: Autoencoder, space: LatentSpace, *, size: int) -> None:
         self.first_stage = first_stage.eval().requires_grad_(False)
         self.space = space
-        self._gray = self._encoded(torch.zeros(1, 3, size, size, device=next(first_stage.parameters()).device))
+        self.size = size
 
     def __call__(self, batch: Batch, noise: torch.Generator | None) -> Conditioning:
         mask = batch["mask"].float()[:, None]  # B 1 H W
@@ -89,6 +90,10 @@ class RepaintCondition:
             latent[partly] = self._encoded(batch["image"][partly] * (1 - mask[partly]))
         cells = F.max_pool2d(mask, self.first_stage.config.factor)
         return Conditioning(concat=torch.cat((cells, latent), dim=1))
+
+    @cached_property
+    def _gray(self) -> Tensor:
+        return self._encoded(torch.zeros(1, 3, self.size, self.size, device=next(self.first_stage.parameters()).device))
 
     @torch.no_grad()
     def _encoded(self, image: Tensor) -> Tensor:
