@@ -1,6 +1,6 @@
 """Which downsampling factor is best? Trains and measures all of `recipes/compression_study`, and draws the plots.
 
-    python benchmarks/compression_study.py train --out runs/study                  # two hours on two CPU cores
+    python benchmarks/compression_study.py train --out runs/study                  # an hour and a half on two CPU cores
     python benchmarks/compression_study.py train --out runs/study --factors 8 2    # or shared out to processes
     python benchmarks/compression_study.py measure --out runs/study                # rFID, PSNR, FID over training
     python benchmarks/compression_study.py speed --out runs/study                  # samples a second; a quiet machine
@@ -221,7 +221,12 @@ def plot(out: Path, docs: Path) -> None:
     for factor in FACTORS:
         measured |= json.loads(measured_file(out, factor).read_text())
     speeds = json.loads((out / "speed.json").read_text())
-    study = {"measured": measured, "speed": speeds, "designs": {str(f): to_json(DESIGNS[f]) for f in FACTORS}}
+    study = {
+        "extractor": JudgeFeatures().name,
+        "measured": measured,
+        "speed": speeds,
+        "designs": {str(f): to_json(DESIGNS[f]) for f in FACTORS},
+    }
     with whole_file(docs / "compression.json") as target:
         target.write_text(json.dumps(study, indent=1) + "\n")
     with whole_file(docs / "compression.png") as target:

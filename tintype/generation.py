@@ -15,6 +15,7 @@ from torch import Tensor
 from tintype.common.memory import kept_memory
 from tintype.common.rng import Noise
 from tintype.conditioning.chunks import Reading
+from tintype.conditioning.prompt import Prompt
 from tintype.diffusion.denoiser import Conditioning, Denoise, Denoiser, repeated
 from tintype.diffusion.guidance import guided
 from tintype.diffusion.inversion import backwards
@@ -199,7 +200,7 @@ def generate(
         return decode(model, latents(model, resolved, _last(walk)), exact=resolved.exact)
 
 
-def generate_each(model: LatentDiffusion, prompts: Sequence[str], request: Request) -> list[Image.Image]:
+def generate_each(model: LatentDiffusion, prompts: Sequence[str | Prompt], request: Request) -> list[Image.Image]:
     """One picture for each prompt, made together; their seeds follow one another from the request's."""
     resolved = resolve(model, dataclasses.replace(request, batch_size=len(prompts)))
     noise = Noise(resolved.seeds, device=model.device)

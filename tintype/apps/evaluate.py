@@ -39,6 +39,7 @@ from tintype.evaluation.feature_figures import FeatureConfig, measure_features
 from tintype.evaluation.frechet import Gaussian, save_gaussian
 from tintype.evaluation.pair_figures import PairSums, round_trip
 from tintype.evaluation.pictures import Stored, pixels_of
+from tintype.evaluation.scene_tasks import evaluate_tasks
 from tintype.evaluation.scenes import evaluate_scenes, table
 from tintype.evaluation.streaming import Walk
 from tintype.tasks.request import LARGEST_BATCH
@@ -61,8 +62,8 @@ class Outcome:
 
 
 def evaluate(arguments: argparse.Namespace) -> int:
-    if arguments.measure == "scenes":
-        return _scenes(arguments)
+    if arguments.measure in ("scenes", "tasks"):
+        return _scenes(arguments) if arguments.measure == "scenes" else _tasks(arguments)
     if not 1 <= arguments.batch_size <= LARGEST_BATCH:
         raise ValueError(f"--batch-size {arguments.batch_size}: expected 1 to {LARGEST_BATCH}")
     if arguments.size is not None and arguments.size < 1:
@@ -315,6 +316,15 @@ def _scenes(arguments: argparse.Namespace) -> int:
         sheet=Path(arguments.sheet) if arguments.sheet else None,
         judge_weights=Path(arguments.judge) if arguments.judge else None,
         quiet=arguments.json,
+    )
+    print(json.dumps(result) if arguments.json else table(result))
+    return 0
+
+
+def _tasks(arguments: argparse.Namespace) -> int:
+    model = load(arguments.model, device=arguments.device)
+    result = evaluate_tasks(
+        model, layouts=arguments.layouts, holes=arguments.holes, font=arguments.font, quiet=arguments.json
     )
     print(json.dumps(result) if arguments.json else table(result))
     return 0

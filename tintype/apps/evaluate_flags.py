@@ -51,6 +51,12 @@ def add_eval_flags(command: argparse.ArgumentParser) -> None:
 
     _add_scenes(what.add_parser("scenes", help="whether a model of emoji scenes draws what it is told"))
 
+    one = what.add_parser("tasks", help="whether it draws what stands in boxes, and what belongs under a mask")
+    _add_model(one)
+    one.add_argument("--layouts", type=int, default=500, help="held-out layouts of 1 to 4 boxes (default: 500)")
+    one.add_argument("--holes", type=int, default=200, help="held-out scenes with one object masked (default: 200)")
+    one.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+
 
 def _add_extractor(parser: argparse.ArgumentParser, *, required: bool) -> None:
     parser.add_argument(
@@ -80,10 +86,14 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
 
 
-def _add_scenes(parser: argparse.ArgumentParser) -> None:
+def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", nargs="?", default="default", help="an embedded model's name or a model folder")
     parser.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
     parser.add_argument("--font", help="the Noto Color Emoji font, where it is not found by itself")
+
+
+def _add_scenes(parser: argparse.ArgumentParser) -> None:
+    _add_model(parser)
     parser.add_argument("--objects", type=int, default=500, help="held-out (emoji, colour) prompts (default: 500)")
     parser.add_argument(
         "--pairs", type=int, default=200, help="held-out two-object prompts, and seen one-object prompts (default: 200)"

@@ -1,6 +1,6 @@
 """Which downsampling factor is best? (LDM, section 4.1 and table 8.) First stages and diffusion models of six factors.
 
-    python benchmarks/compression_study.py train --out runs/study    # all of it: two hours on two CPU cores
+    python benchmarks/compression_study.py train --out runs/study    # all of it, for an hour and a half on two cores
     tintype train compression_study --set autoencoder=FILE           # one diffusion model: the one of factor 8
 
 All first stages see the same pictures. All diffusion models are unconditional, of 2.8 million parameters, and do the
