@@ -25,7 +25,18 @@ from tintype.diffusion.step import Step
 from tintype.families.base import LatentDiffusion
 from tintype.tasks.infotext import Provenance, stamp
 from tintype.tasks.pictures import referred
-from tintype.tasks.plan import Plan, around, chosen, denoiser_of, from_noise, guidance_of, heard, settled, spaced
+from tintype.tasks.plan import (
+    Plan,
+    around,
+    chosen,
+    denoiser_of,
+    from_noise,
+    guidance_of,
+    heard,
+    noise_of,
+    settled,
+    spaced,
+)
 from tintype.tasks.request import Request
 from tintype.tasks.steering import Stage, Steering, in_turn, steer, wordings
 from tintype.tasks.task import resolve, task_of
@@ -56,7 +67,7 @@ def steps(
     own, other = (None if one is None else _rows(one, resolved.batch_size) for one in (cond, uncond))
     if not resolved.exact or resolved.batch_size == 1:
         return _steps(model, resolved, start, own, other)
-    alone = [dataclasses.replace(resolved, seed=seed, batch_size=1) for seed in resolved.seeds]
+    alone = resolved.alone()
     starts = [None] * len(alone) if start is None else start.split(1)
     each = zip(alone, starts, _each(own, len(alone)), _each(other, len(alone)), strict=True)
     return _abreast([_steps(model, *one) for one in each])
@@ -73,7 +84,7 @@ def _steps(
     cond: Conditioning | None,
     uncond: Conditioning | None,
 ) -> Iterator[Step]:
-    noise = Noise(request.seeds, device=model.device)
+    noise = noise_of(model, request)
     with torch.inference_mode():
         if cond is None:
             plan = task_of(request).plan(model, request, noise)
@@ -108,7 +119,7 @@ def invert(model: LatentDiffusion, wrapped: Tensor, request: Request) -> Tensor:
     size = {"batch_size": count, "height": height * factor, "width": width * factor}
     resolved = resolve(model, dataclasses.replace(request, sampler="DDIMScheduler", eta=None, cfg_scale=scale, **size))
     with torch.inference_mode():
-        plan = task_of(resolved).plan(model, resolved, Noise(resolved.seeds, device=model.device))
+        plan = task_of(resolved).plan(model, resolved, noise_of(model, resolved))
         denoiser, rising = backwards(denoiser_of(model, resolved), plan.sigmas)
         denoise = _guided(denoiser, around(model, resolved), plan)
         x = wrapped.to(plan.x) * (1 + float(rising[0]) ** 2) ** 0.5
@@ -203,7 +214,7 @@ def generate(
 def generate_each(model: LatentDiffusion, prompts: Sequence[str | Prompt], request: Request) -> list[Image.Image]:
     """One picture for each prompt, made together; their seeds follow one another from the request's."""
     resolved = resolve(model, dataclasses.replace(request, batch_size=len(prompts)))
-    noise = Noise(resolved.seeds, device=model.device)
+    noise = noise_of(model, resolved)
     with torch.inference_mode():
         plan = task_of(resolved).plan(model, resolved, noise)
         plan = dataclasses.replace(plan, steering=plan.steering.towards(model.reads(prompts)))

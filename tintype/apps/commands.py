@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import importlib.metadata
+import itertools
 import json
 import logging
 import os
@@ -68,10 +69,12 @@ def draw(arguments: argparse.Namespace) -> int:
         save(pictures[number], path)
 
     seeds = [request.seeds[number] for number in chosen]
+    varied = [request.variation_seeds[number] for number in chosen if request.variation_seeds]
     if arguments.json:
         report = {
             "images": [str(path) for path in targets],
             "seeds": seeds,
+            "variation_seeds": varied,
             "request": to_json(request),
             "warnings": warnings(model, request),
             "unknown_words": unknown_words(model, request),
@@ -80,8 +83,8 @@ def draw(arguments: argparse.Namespace) -> int:
         }
         print(json.dumps(report, ensure_ascii=False))
         return 0
-    for path, seed in zip(targets, seeds, strict=True):
-        print(f"{path}  (seed {seed})")
+    for path, seed, other in itertools.zip_longest(targets, seeds, varied):
+        print(f"{path}  (seed {seed})" if other is None else f"{path}  (seed {seed}, variation seed {other})")
     return 0
 
 
@@ -136,7 +139,7 @@ def _targets(output: str | None, request: Request, chosen: range) -> list[Path]:
             or "picture"
         )
         folder = Path(output or "outputs")
-        paths = [_unused(folder, f"{slug}-{request.seeds[number]}") for number in chosen]
+        paths = [_unused(folder, f"{slug}-{(request.variation_seeds or request.seeds)[number]}") for number in chosen]
     for path in paths:
         if (length := len(os.fsencode(path.name))) > LONGEST_NAME:
             raise ValueError(f"--output: got a name of {length} bytes; expected {LONGEST_NAME} or less; shorten it")

@@ -53,6 +53,9 @@ def parameters(made: Provenance) -> str:
         "Model hash": made.digest,
         "Model": made.model,
     }
+    if request.variation_strength:
+        pairs["Variation seed"] = request.variation_seeds[made.position]
+        pairs["Variation seed strength"] = f"{request.variation_strength:g}"
     if request.eta is not None:
         pairs["Eta"] = f"{request.eta:g}"
     pairs |= {

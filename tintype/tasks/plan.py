@@ -156,6 +156,12 @@ def spaced(model: LatentDiffusion, request: Request) -> Tensor:
     return chosen(model, request).levels(model.denoiser.schedule, request.scheduler, request.steps)
 
 
+def noise_of(model: LatentDiffusion, request: Request) -> Noise:
+    """The noise of a resolved request's pictures."""
+    others, share = request.variation_seeds, request.variation_strength
+    return Noise(request.seeds, device=model.device, others=others, share=share)
+
+
 def pure_noise(model: LatentDiffusion, request: Request, noise: Noise, sigma: float) -> Tensor:
     """Where a picture from nothing starts: as large as noise, or signal and noise together, were in training."""
     assert request.width is not None
@@ -163,7 +169,7 @@ def pure_noise(model: LatentDiffusion, request: Request, noise: Noise, sigma: fl
     factor = model.config.autoencoder.factor
     shape = (model.config.unet.out_channels, request.height // factor, request.width // factor)
     size = chosen(model, request).first(model.denoiser.schedule, sigma)
-    return noise.normal(shape).to(memory_format=torch.channels_last) * size
+    return noise.first(shape).to(memory_format=torch.channels_last) * size
 
 
 def prompted(model: LatentDiffusion, request: Request, noise: Noise) -> Steering:
@@ -192,7 +198,7 @@ def from_latent(model: LatentDiffusion, request: Request, noise: Noise, latent: 
     sigmas = done(request, spaced(model, request))
     if request.strength == 1:
         return from_noise(model, request, noise, steering)
-    drawn = noise.normal(latent.shape[1:]).to(latent)
+    drawn = noise.first(latent.shape[1:]).to(latent)
     steering = all_new(model, request, steering, len(noise.seeds))
     return Plan(x=latent + float(sigmas[0]) * drawn, sigmas=sigmas, steering=steering, wrap=unchanged)
 

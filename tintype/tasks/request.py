@@ -32,6 +32,7 @@ PROMPTED = ("txt2img", *WITH_PICTURE)
 LARGEST_CLIP_SKIP = 32  # layers of the deepest text tower
 BOUNDS: dict[str, tuple[float, float]] = {
     "seed": (-1, LARGEST_SEED),
+    "variation_seed": (-1, LARGEST_SEED),
     "batch_size": (1, LARGEST_BATCH),
     "clip_skip": (1, LARGEST_CLIP_SKIP),
     "steps": (1, LARGEST_STEPS),
@@ -45,7 +46,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "cfg_scale": (0, 100),
     "pag_scale": (0, 100),
     "threshold": (0.5, 1),
-    **dict.fromkeys(("strength", "eta", "cfg_rescale", "cfg_start", "cfg_end"), (0, 1)),
+    **dict.fromkeys(("strength", "variation_strength", "eta", "cfg_rescale", "cfg_start", "cfg_end"), (0, 1)),
     **dict.fromkeys(("aesthetic_score", "negative_aesthetic_score"), (0, 100)),
 }  # of the fields that are numbers
 
@@ -101,6 +102,13 @@ class Request:
         metadata=_added(help="text layer to read, from the end: 1 is the model's own, 2 the one before last"),
     )
     seed: int = dataclasses.field(default=-1, metadata=_option(help="of the first picture; -1 draws one and prints it"))
+    variation_seed: int | None = dataclasses.field(
+        default=None,
+        metadata=_added(help="whose noise to vary towards (default: drawn); a batch counts it, not the seed"),
+    )
+    variation_strength: float = dataclasses.field(
+        default=0.0, metadata=_added(help="how far, from 0 (the seed's own picture) to 1 (the variation seed's)")
+    )
     steps: int | None = dataclasses.field(default=None, metadata=_option(help="denoising steps"))
     cfg_scale: float | None = dataclasses.field(default=None, metadata=_option(help="how closely to follow the prompt"))
     width: int | None = dataclasses.field(default=None, metadata=_option("-W", help="pixels"))
@@ -198,12 +206,31 @@ class Request:
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """One per picture; they follow one another and wrap after the largest."""
-        return tuple((self.seed + number) % (LARGEST_SEED + 1) for number in range(self.batch_size))
+        """One per picture; they follow one another and wrap after the largest. Variations are of one seed."""
+        return (self.seed,) * self.batch_size if self.variation_strength else self._following(self.seed)
+
+    @property
+    def variation_seeds(self) -> tuple[int, ...]:
+        """One per picture, of a request with its seeds drawn; none where nothing is varied."""
+        return self._following(self.variation_seed or 0) if self.variation_strength else ()
+
+    def _following(self, seed: int) -> tuple[int, ...]:
+        return tuple((seed + number) % (LARGEST_SEED + 1) for number in range(self.batch_size))
 
     def with_seed(self) -> "Request":
-        """The same request with a seed drawn where it was -1."""
-        return self if self.seed >= 0 else dataclasses.replace(self, seed=secrets.randbelow(LARGEST_SEED + 1))
+        """The same request with seeds drawn where they were left open."""
+        drawn = dataclasses.replace(self, seed=secrets.randbelow(LARGEST_SEED + 1)) if self.seed < 0 else self
+        if self.variation_strength and self.variation_seed in (None, -1):
+            drawn = dataclasses.replace(drawn, variation_seed=secrets.randbelow(LARGEST_SEED + 1))
+        return drawn
+
+    def alone(self) -> list["Request"]:
+        """A request for each picture of one with its seeds drawn."""
+        varied = self.variation_seeds or (self.variation_seed,) * self.batch_size
+        return [
+            dataclasses.replace(self, seed=seed, variation_seed=other, batch_size=1)
+            for seed, other in zip(self.seeds, varied, strict=True)
+        ]
 
 
 _HINTS: dict[str, object] = typing.get_type_hints(Request)
