@@ -61,7 +61,7 @@ def steps(
     instead of the seeds' noise. `cond`, `uncond`: steer in place of the prompts, and so also models that read none; one
     row, or one a picture. Without `uncond` the negative prompt is read, where the model reads prompts.
     """
-    resolved = resolve(model, request) if cond is None else settled(model, request)
+    resolved = resolve(model, request) if cond is None else settled(model, _of_one_pass(request))
     for sentence in warnings(model, resolved) if cond is None else ():
         log.warning(sentence)
     own, other = (None if one is None else _rows(one, resolved.batch_size) for one in (cond, uncond))
@@ -71,6 +71,12 @@ def steps(
     starts = [None] * len(alone) if start is None else start.split(1)
     each = zip(alone, starts, _each(own, len(alone)), _each(other, len(alone)), strict=True)
     return _abreast([_steps(model, *one) for one in each])
+
+
+def _of_one_pass(request: Request) -> Request:
+    if request.hires_scale is not None:
+        raise ValueError("hires_scale: the second pass reads the request's prompt; expected none where others steer")
+    return request
 
 
 def _each(cond: Conditioning | None, count: int) -> list[Conditioning | None]:
@@ -150,26 +156,37 @@ def _walk(model: LatentDiffusion, request: Request, plan: Plan, noise: Noise) ->
         averaged = denoiser.scaling if preset.averages == "prediction" else None
         walk = sampler(preset.sampler, model.denoiser.schedule, eta=eta, averaged=averaged)
         steps = walk(denoise, plan.x, plan.sigmas, noise) if len(plan.sigmas) > 1 else iter(())
+    done: Step | None = None
     with kept_memory():
         while True:  # inference mode is entered anew for each step, so that it never leaks to the caller between two
             with torch.inference_mode():
                 step = next(steps, None)
             if step is None:
-                return
+                break
+            done = step
             yield step
+    if plan.then is None or done is None:
+        return
+    with torch.inference_mode():
+        further = plan.then(latents(model, request, done))
+    before = done.index + 1
+    for step in _walk(model, request, further, noise):
+        yield dataclasses.replace(step, index=before + step.index, count=before + step.count)
 
 
 def _abreast(walks: Sequence[Iterator[Step]]) -> Iterator[Step]:
-    """Walks of single pictures as one; a picture that has arrived waits for those that take longer."""
+    """Walks of single pictures as one; a picture that has arrived waits for those that take longer, and so does one
+    that would go on at another size."""
     last: list[Step] = []
-    for each in itertools.zip_longest(*walks):
-        last = [step or last[number] for number, step in enumerate(each)]
-        yield dataclasses.replace(
-            max(last, key=lambda step: step.index),
-            count=max(step.count for step in last),
-            x=torch.cat([step.x for step in last]),
-            denoised=torch.cat([step.denoised for step in last]),
-        )
+    for sized in zip(*(itertools.groupby(walk, lambda step: step.x.shape) for walk in walks), strict=True):
+        for each in itertools.zip_longest(*(some for _, some in sized)):
+            last = [step or last[number] for number, step in enumerate(each)]
+            yield dataclasses.replace(
+                max(last, key=lambda step: step.index),
+                count=max(step.count for step in last),
+                x=torch.cat([step.x for step in last]),
+                denoised=torch.cat([step.denoised for step in last]),
+            )
 
 
 def latents(model: LatentDiffusion, request: Request, step: Step) -> Tensor:
@@ -203,7 +220,7 @@ def generate(
 ) -> list[Image.Image]:
     """The finished pictures, each with `.info["parameters"]`. `cond`, `uncond`: as of `steps`; such pictures carry no
     request, since none would repeat them."""
-    resolved = resolve(model, request) if cond is None else settled(model, request)
+    resolved = resolve(model, request) if cond is None else settled(model, _of_one_pass(request))
     with kept_memory():
         walk = steps(model, resolved, cond=cond, uncond=uncond)
         if cond is None:
@@ -213,7 +230,7 @@ def generate(
 
 def generate_each(model: LatentDiffusion, prompts: Sequence[str | Prompt], request: Request) -> list[Image.Image]:
     """One picture for each prompt, made together; their seeds follow one another from the request's."""
-    resolved = resolve(model, dataclasses.replace(request, batch_size=len(prompts)))
+    resolved = resolve(model, dataclasses.replace(_of_one_pass(request), batch_size=len(prompts)))
     noise = noise_of(model, resolved)
     with torch.inference_mode():
         plan = task_of(resolved).plan(model, resolved, noise)

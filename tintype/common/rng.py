@@ -26,9 +26,13 @@ class Noise:
     ) -> None:
         self.seeds = tuple(seeds)
         self.device = torch.device(device)
-        self._share = share
+        self._others_seeds, self._share = tuple(others) if share else (), share
+        self.restart()
+
+    def restart(self) -> None:
+        """The next draws are the first ones again."""
         self._generators, self._others = (
-            [torch.Generator().manual_seed(seed) for seed in some] for some in (self.seeds, others if share else ())
+            [torch.Generator().manual_seed(seed) for seed in some] for some in (self.seeds, self._others_seeds)
         )
 
     def normal(self, shape: Sequence[int]) -> Tensor:

@@ -13,7 +13,7 @@ from tintype.diffusion.denoiser import Denoise
 class Step:
     """After step `index` of `count` (from 0): x: B C h w at `sigma`, and the estimate of x0 that led there.
 
-    `count` may rise while an adaptive sampler runs.
+    `count` may rise while an adaptive sampler runs, and does where a second pass begins.
     """
 
     index: int

@@ -70,6 +70,10 @@ def parameters(made: Provenance) -> str:
     }
     if request.threshold is not None:
         pairs["Dynamic threshold"] = f"{request.threshold:g}"
+    if request.hires_scale is not None:
+        pairs |= {"Denoising strength": f"{request.hires_strength:g}", "Hires upscale": f"{request.hires_scale:g}"}
+        pairs |= {} if request.hires_steps is None else {"Hires steps": request.hires_steps}
+        pairs["Hires upscaler"] = "Bicubic"
     if request.batch_size > 1:
         pairs |= {"Batch size": request.batch_size, "Batch pos": made.position}
     if request.exact:

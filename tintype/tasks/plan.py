@@ -29,12 +29,13 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
     """x: B C h w at sigmas[0]; `steering` says what guides which step; `wrap` turns the guided denoise function into
-    the constrained one."""
+    the constrained one. `then`: the plan that goes on from this one's latents (B C h w, wrapped), if there is one."""
 
     x: Tensor
     sigmas: Tensor
     steering: Steering
     wrap: Callable[[Denoise], Denoise]
+    then: "Callable[[Tensor], Plan] | None" = None
 
 
 def unchanged(denoise: Denoise) -> Denoise:

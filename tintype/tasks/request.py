@@ -18,6 +18,7 @@ LARGEST_SIDE = 8192
 LARGEST_BATCH = 1024
 LARGEST_STEPS = 1000
 LARGEST_BLUR = 256
+LARGEST_ENLARGEMENT = 8
 TASKS: dict[str, str] = {
     "txt2img": "a picture from a sentence",
     "img2img": "a picture from a picture and a sentence",
@@ -43,10 +44,14 @@ BOUNDS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("original_width", "original_height", "target_width", "target_height"), (1, LARGEST_SIDE)),
     **dict.fromkeys(("left", "right", "top", "bottom", "padding"), (0, LARGEST_SIDE)),
     "mask_blur": (0, LARGEST_BLUR),
+    "hires_scale": (1, LARGEST_ENLARGEMENT),
+    "hires_steps": (1, LARGEST_STEPS),
     "cfg_scale": (0, 100),
     "pag_scale": (0, 100),
     "threshold": (0.5, 1),
-    **dict.fromkeys(("strength", "variation_strength", "eta", "cfg_rescale", "cfg_start", "cfg_end"), (0, 1)),
+    **dict.fromkeys(
+        ("strength", "variation_strength", "hires_strength", "eta", "cfg_rescale", "cfg_start", "cfg_end"), (0, 1)
+    ),
     **dict.fromkeys(("aesthetic_score", "negative_aesthetic_score"), (0, 100)),
 }  # of the fields that are numbers
 
@@ -138,6 +143,15 @@ class Request:
         default=False, metadata=_option(help="compute pictures one by one: bytes do not depend on the batch")
     )
 
+    hires_scale: float | None = dataclasses.field(
+        default=None, metadata=_of(("txt2img",), help="draw small, then enlarge so many times and draw anew from there")
+    )
+    hires_strength: float = dataclasses.field(
+        default=0.7, metadata=_of(("txt2img",), help="with hires_scale: how much is made anew, 0 to 1, as in img2img")
+    )
+    hires_steps: int | None = dataclasses.field(
+        default=None, metadata=_of(("txt2img",), help="of which hires_strength is a share (default: steps)")
+    )
     image: str | None = dataclasses.field(
         default=None, metadata=_of(WITH_PICTURE, "-i", help="the picture to begin with: a file, or a data URL")
     )

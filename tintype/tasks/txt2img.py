@@ -1,8 +1,11 @@
-"""Text to image: from noise, steered by a prompt."""
+"""Text to image: from noise, steered by a prompt; a larger one from a smaller one in two passes."""
+
+import dataclasses
 
 from tintype.common.rng import Noise
 from tintype.families.base import LatentDiffusion
 from tintype.tasks.further import refuse_others
+from tintype.tasks.hires import check, second_pass
 from tintype.tasks.plan import Plan, from_noise, prompted
 from tintype.tasks.request import Request
 from tintype.tasks.task import Task
@@ -10,11 +13,13 @@ from tintype.tasks.task import Task
 
 def prepare(model: LatentDiffusion, request: Request) -> Request:
     refuse_others(model, request)
+    check(model, request)
     return request
 
 
 def plan(model: LatentDiffusion, request: Request, noise: Noise) -> Plan:
-    return from_noise(model, request, noise, prompted(model, request, noise))
+    begun = from_noise(model, request, noise, prompted(model, request, noise))
+    return dataclasses.replace(begun, then=second_pass(model, request, noise))
 
 
 TASK = Task(plan=plan, prepare=prepare)
