@@ -35,6 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     for task, help in TASKS.items():
         add_task_flags(commands.add_parser(task, help=help), task)
+    add_travel_flags(commands.add_parser("travel", help="frames from prompt to prompt, and from seed to seed"))
     add_prepare_flags(commands.add_parser("prepare", help="make a data set to train on from pictures, with a report"))
     add_filter_flags(commands.add_parser("filter", help="select what of a prepared data set is worth training on"))
     add_latents_flags(commands.add_parser("latents", help="encode a prepared data set once, for all training steps"))
@@ -90,6 +91,29 @@ def add_task_flags(command: argparse.ArgumentParser, task: str) -> None:
     command.add_argument("--json", action="store_true", help="print one JSON object instead of sentences")
 
 
+def add_travel_flags(command: argparse.ArgumentParser) -> None:
+    """Those of txt2img, but for several prompts and seeds."""
+    command.add_argument("prompts", nargs="+", metavar="PROMPT", help="what to show, from the first to the last")
+    command.add_argument("--frames", type=int, default=16, help="pictures, both ends counted (default: 16)")
+    command.add_argument("--seeds", metavar="A,B,…", help="whose noise to go through (default: --seed alone)")
+    command.add_argument("--fps", type=int, default=8, help="frames a second of a .gif or .webp (default: 8)")
+    own = (
+        "prompt",
+        "batch_size",
+        "variation_seed",
+        "variation_strength",
+        "hires_scale",
+        "hires_strength",
+        "hires_steps",
+    )
+    add_request_flags(command, "txt2img", without=own)
+    command.add_argument("-m", "--model", default="default", help=f"{MODEL} (default: default)")
+    add_loading_flags(command)
+    command.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
+    command.add_argument("-o", "--output", required=True, help="a folder for numbered PNGs, or a .gif or .webp file")
+    command.add_argument("--json", action="store_true", help="print one JSON object instead of a sentence")
+
+
 def add_loading_flags(parser: argparse.ArgumentParser) -> None:
     """How a checkpoint is to be opened."""
     parser.add_argument("--prediction", help="eps or v, for a file that does not tell (SD 2.x)")
@@ -102,11 +126,11 @@ def _help_of(name: str) -> str:
     return next(field.metadata["help"] for field in dataclasses.fields(Request) if field.name == name)
 
 
-def add_request_flags(parser: argparse.ArgumentParser, task: str) -> None:
+def add_request_flags(parser: argparse.ArgumentParser, task: str, *, without: Sequence[str] = ()) -> None:
     """One flag for each field of `Request` that the task takes."""
     hints = typing.get_type_hints(Request)
     for field in dataclasses.fields(Request):
-        if field.name == "task" or not takes(task, field):
+        if field.name in ("task", *without) or not takes(task, field):
             continue
         flags: tuple[str, ...] = (*field.metadata["flags"], "--" + field.name.replace("_", "-"))
         help: str = field.metadata["help"]

@@ -175,6 +175,12 @@ def _with_progress(model: LatentDiffusion, request: Request, *, quiet: bool) -> 
     return finish(model, request, step)
 
 
+def travel(arguments: argparse.Namespace) -> int:
+    from tintype.apps.travel import travel
+
+    return travel(arguments, lambda: _opened(arguments, arguments.model, device=arguments.device))
+
+
 # train, eval
 
 
@@ -329,6 +335,7 @@ def _print_facts(facts: dict[str, object], *, as_json: bool) -> None:
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     **dict.fromkeys(TASKS, draw),
+    "travel": travel,
     "prepare": prepare,
     "filter": filter_samples,
     "latents": latents,
