@@ -71,6 +71,8 @@ def parameters(made: Provenance) -> str:
         pairs |= {"Batch size": request.batch_size, "Batch pos": made.position}
     if request.exact:
         pairs["Exact"] = "True"
+    if request.tiling:
+        pairs["Tiling"] = "True"
     if request.clip_skip > 1:
         pairs["Clip skip"] = request.clip_skip
     pairs |= {key: getattr(request, name) for name, key in ALSO.items() if getattr(request, name) is not None}

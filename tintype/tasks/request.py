@@ -130,6 +130,9 @@ class Request:
         default=False, metadata=_option(help="compute pictures one by one: bytes do not depend on the batch")
     )
 
+    tiling: bool = dataclasses.field(
+        default=False, metadata=_added(help="a picture whose opposite sides meet without a seam, for textures")
+    )
     image: str | None = dataclasses.field(
         default=None, metadata=_of(WITH_PICTURE, "-i", help="the picture to begin with: a file, or a data URL")
     )
