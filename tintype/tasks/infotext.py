@@ -16,6 +16,8 @@ from tintype.tasks.request import Request
 ALSO = {
     "label": "Class",
     "strength": "Denoising strength",
+    "window": "Window",
+    "window_stride": "Window stride",
     "prompt_2": "Prompt 2",
     "negative_prompt_2": "Negative prompt 2",
     "original_width": "Original width",

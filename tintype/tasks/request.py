@@ -41,6 +41,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "crop_left": (0, LARGEST_SIDE),
     **dict.fromkeys(("original_width", "original_height", "target_width", "target_height"), (1, LARGEST_SIDE)),
     **dict.fromkeys(("left", "right", "top", "bottom", "padding"), (0, LARGEST_SIDE)),
+    **dict.fromkeys(("window", "window_stride"), (1, LARGEST_SIDE)),
     "mask_blur": (0, LARGEST_BLUR),
     "cfg_scale": (0, 100),
     "pag_scale": (0, 100),
@@ -132,6 +133,13 @@ class Request:
 
     tiling: bool = dataclasses.field(
         default=False, metadata=_added(help="a picture whose opposite sides meet without a seam, for textures")
+    )
+    window: int | None = dataclasses.field(
+        default=None,
+        metadata=_of(("txt2img",), help="draw a picture larger than that in overlapping windows of so many pixels"),
+    )
+    window_stride: int | None = dataclasses.field(
+        default=None, metadata=_of(("txt2img",), help="pixels from window to window (default: a quarter of one)")
     )
     image: str | None = dataclasses.field(
         default=None, metadata=_of(WITH_PICTURE, "-i", help="the picture to begin with: a file, or a data URL")
