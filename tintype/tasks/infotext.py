@@ -78,6 +78,8 @@ def parameters(made: Provenance) -> str:
     if request.clip_skip > 1:
         pairs["Clip skip"] = request.clip_skip
     pairs |= {key: getattr(request, name) for name, key in ALSO.items() if getattr(request, name) is not None}
+    if request.boxes:
+        pairs["Boxes"] = " ".join(request.boxes)
     if request.prompt_style == "plain":
         pairs["Prompt style"] = "plain"
     pairs["Version"] = f"tintype {VERSION}"

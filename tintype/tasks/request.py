@@ -24,11 +24,13 @@ TASKS: dict[str, str] = {
     "inpaint": "paint a part of a picture anew",
     "outpaint": "continue a picture beyond its sides",
     "class2img": "a picture of a class",
+    "layout2img": "a picture of named boxes",
     "sample": "a picture that nothing steers",
 }  # by the name of its file in `tasks`
 WITH_PICTURE = ("img2img", "inpaint", "outpaint")
 MASKED = ("inpaint",)
-PROMPTED = ("txt2img", *WITH_PICTURE)
+LAID_OUT = ("layout2img",)
+PROMPTED = ("txt2img", *WITH_PICTURE, *LAID_OUT)
 LARGEST_CLIP_SKIP = 32  # layers of the deepest text tower
 BOUNDS: dict[str, tuple[float, float]] = {
     "seed": (-1, LARGEST_SEED),
@@ -181,6 +183,15 @@ class Request:
         default=None, metadata=_of(("class2img",), help="the class: a name the model knows, or its number")
     )
 
+    boxes: tuple[str, ...] = dataclasses.field(
+        default=(),
+        metadata=_of(
+            LAID_OUT,
+            "--box",
+            help="what is where: NAME:left,top,right,bottom, in parts of the picture's sides; once for each",
+        ),
+    )
+
     original_width: int | None = _pixels("width that the picture is said to come from")
     original_height: int | None = _pixels("height that the picture is said to come from")
     crop_top: int | None = _pixels("rows said to be cropped above")
@@ -230,6 +241,11 @@ def _check(name: str, kind: object, value: object) -> None:
     if typing.get_origin(kind) is Literal:
         if value not in typing.get_args(kind):
             raise ValueError(f"{name} {value!r}: expected {_or(typing.get_args(kind))}")
+    elif typing.get_origin(kind) is tuple:
+        if not isinstance(value, tuple):
+            raise ValueError(f"{name} {value!r}: expected several texts")
+        for one in typing.cast("tuple[object, ...]", value):
+            _text(name, one)
     elif bool in kinds:
         if type(value) is not bool:
             raise ValueError(f"{name} {value!r}: expected true or false")
