@@ -22,6 +22,7 @@ MODEL = "an embedded model's name, a .safetensors or .ckpt file, a folder, or a 
 FIRST: dict[str, str | None] = {
     "class2img": "label",
     "layout2img": None,
+    "map2img": None,
     "sample": None,
 }  # what comes first, where it is no prompt
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130

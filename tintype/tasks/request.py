@@ -25,6 +25,7 @@ TASKS: dict[str, str] = {
     "outpaint": "continue a picture beyond its sides",
     "class2img": "a picture of a class",
     "layout2img": "a picture of named boxes",
+    "map2img": "a picture of a map of classes",
     "sample": "a picture that nothing steers",
 }  # by the name of its file in `tasks`
 WITH_PICTURE = ("img2img", "inpaint", "outpaint")
@@ -183,6 +184,10 @@ class Request:
         default=None, metadata=_of(("class2img",), help="the class: a name the model knows, or its number")
     )
 
+    map: str | None = dataclasses.field(
+        default=None,
+        metadata=_of(("map2img",), help="the class at each pixel: a gray or palette PNG of their numbers"),
+    )
     boxes: tuple[str, ...] = dataclasses.field(
         default=(),
         metadata=_of(
