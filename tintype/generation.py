@@ -40,6 +40,7 @@ from tintype.tasks.plan import (
 from tintype.tasks.request import Request
 from tintype.tasks.steering import Stage, Steering, in_turn, steer, wordings
 from tintype.tasks.task import resolve, task_of
+from tintype.tasks.tiling import drawing
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +65,7 @@ def steps(
     resolved = resolve(model, request) if cond is None else settled(model, _of_one_pass(request))
     for sentence in warnings(model, resolved) if cond is None else ():
         log.warning(sentence)
+    model = drawing(model, resolved)
     own, other = (None if one is None else _rows(one, resolved.batch_size) for one in (cond, uncond))
     if not resolved.exact or resolved.batch_size == 1:
         return _steps(model, resolved, start, own, other)
@@ -124,6 +126,7 @@ def invert(model: LatentDiffusion, wrapped: Tensor, request: Request) -> Tensor:
     scale = 1.0 if request.cfg_scale is None else request.cfg_scale
     size = {"batch_size": count, "height": height * factor, "width": width * factor}
     resolved = resolve(model, dataclasses.replace(request, sampler="DDIMScheduler", eta=None, cfg_scale=scale, **size))
+    model = drawing(model, resolved)
     with torch.inference_mode():
         plan = task_of(resolved).plan(model, resolved, noise_of(model, resolved))
         denoiser, rising = backwards(denoiser_of(model, resolved), plan.sigmas)
@@ -225,12 +228,13 @@ def generate(
         walk = steps(model, resolved, cond=cond, uncond=uncond)
         if cond is None:
             return finish(model, resolved, last(walk))
-        return decode(model, latents(model, resolved, _last(walk)), exact=resolved.exact)
+        return decode(drawing(model, resolved), latents(model, resolved, _last(walk)), exact=resolved.exact)
 
 
 def generate_each(model: LatentDiffusion, prompts: Sequence[str | Prompt], request: Request) -> list[Image.Image]:
     """One picture for each prompt, made together; their seeds follow one another from the request's."""
     resolved = resolve(model, dataclasses.replace(_of_one_pass(request), batch_size=len(prompts)))
+    model = drawing(model, resolved)
     noise = noise_of(model, resolved)
     with torch.inference_mode():
         plan = task_of(resolved).plan(model, resolved, noise)
@@ -252,7 +256,8 @@ def _last(walk: Iterator[Step]) -> Step:
 
 def finish(model: LatentDiffusion, request: Request, step: Step | None) -> list[Image.Image]:
     """The pictures of a resolved request's last step (None where there was none to do), decoded and stamped."""
-    decoded = [] if step is None else decode(model, latents(model, request, step), exact=request.exact)
+    drawn = None if step is None else latents(model, request, step)
+    decoded = [] if drawn is None else decode(drawing(model, request), drawn, exact=request.exact)
     name, told = Path(model.source).name, referred(request)
     return [
         stamp(picture, Provenance(request=told, position=position, model=name, digest=model.digest))

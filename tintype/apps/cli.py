@@ -16,10 +16,15 @@ from tintype.apps.evaluate_flags import add_eval_flags
 from tintype.apps.filter_flags import add_filter_flags
 from tintype.apps.latents_flags import add_latents_flags
 from tintype.apps.prepare_flags import add_prepare_flags
-from tintype.tasks.request import TASKS, Request, takes
+from tintype.tasks.request import LAID_OUT, TASKS, Request, takes
 
 MODEL = "an embedded model's name, a .safetensors or .ckpt file, a folder, or a hub name"
-FIRST: dict[str, str | None] = {"class2img": "label", "sample": None}  # what comes first, where it is no prompt
+FIRST: dict[str, str | None] = {
+    "class2img": "label",
+    "layout2img": None,
+    "map2img": None,
+    "sample": None,
+}  # what comes first, where it is no prompt
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 
@@ -83,6 +88,8 @@ def add_task_flags(command: argparse.ArgumentParser, task: str) -> None:
         command.add_argument("first", nargs="?", metavar=first.upper(), help=_help_of(first))
     command.set_defaults(task=task, first_field=first)
     add_request_flags(command, task)
+    if task in LAID_OUT:
+        command.add_argument("--layout", metavar="FILE", help='boxes as JSON: [{"name": …, "box": [l, t, r, b]}, …]')
     command.add_argument("-m", "--model", help=f"{MODEL} (default: default)")
     add_loading_flags(command)
     command.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
@@ -136,10 +143,25 @@ def add_request_flags(parser: argparse.ArgumentParser, task: str, *, without: Se
         help: str = field.metadata["help"]
         if typing.get_origin(hints[field.name]) is typing.Literal:
             parser.add_argument(*flags, dest=field.name, choices=typing.get_args(hints[field.name]), help=help)
+        elif typing.get_origin(hints[field.name]) is tuple:  # given once for each
+            parser.add_argument(*field.metadata["flags"], dest=field.name, action=Several, help=help)
         elif hints[field.name] is bool:
             parser.add_argument(*flags, dest=field.name, action="store_true", default=None, help=help)
         else:
             parser.add_argument(*flags, dest=field.name, type=_scalar(hints[field.name]), help=help)
+
+
+class Several(argparse.Action):
+    """Values of a flag that is given once for each, as the tuple that a request holds."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: object,
+        option_string: str | None = None,
+    ) -> None:
+        setattr(namespace, self.dest, (*(getattr(namespace, self.dest) or ()), values))
 
 
 def _scalar(hint: object) -> type[int] | type[float] | type[str]:

@@ -29,6 +29,7 @@ from tintype.diffusion.spacing import SPACINGS
 from tintype.diffusion.step import Step
 from tintype.families.base import LatentDiffusion
 from tintype.generation import finish, steps, unknown_words, warnings
+from tintype.tasks.boxes import read_layout
 from tintype.tasks.infotext import Provenance, provenance, save
 from tintype.tasks.pictures import NAMED as PICTURES
 from tintype.tasks.pictures import repeated_with
@@ -91,6 +92,8 @@ def draw(arguments: argparse.Namespace) -> int:
 def _request(arguments: argparse.Namespace) -> Request:
     given = {field.name: getattr(arguments, field.name, None) for field in dataclasses.fields(Request)}
     given = {name: value for name, value in given.items() if value is not None}
+    if (layout := getattr(arguments, "layout", None)) is not None:
+        given["boxes"] = (*given.get("boxes", ()), *read_layout(Path(layout)))
     first: str | None = arguments.first_field
     if arguments.source is not None:
         also = [name for name in given if name not in ("task", *PICTURES)]

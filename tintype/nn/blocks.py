@@ -68,7 +68,9 @@ class Downsample(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, stride=2, padding=0 if asymmetric else 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.pad(x, (0, 1, 0, 1)) if self.asymmetric else x)
+        if not self.asymmetric:
+            return self.conv(x)
+        return self.conv(F.pad(x, (0, 1, 0, 1), "circular" if self.conv.padding_mode == "circular" else "constant"))
 
 
 class Upsample(nn.Module):
@@ -82,7 +84,8 @@ class Upsample(nn.Module):
         """`size`: (height, width) to reach when it is not just twice, as after halving an odd side."""
         pixels = x[:, 0].numel()
         twice = size is None or size == (2 * x.shape[-2], 2 * x.shape[-1])
-        if twice and x.is_cpu and not torch.is_grad_enabled() and pixels > self.conv.out_channels:
+        zeros = self.conv.padding_mode == "zeros"
+        if twice and zeros and x.is_cpu and not torch.is_grad_enabled() and pixels > self.conv.out_channels:
             return conv_of_doubled(x, self.conv.weight, self.conv.bias)
         grown = F.interpolate(x, size=size, scale_factor=None if size else 2, mode="nearest")
         return self.conv(grown)

@@ -16,6 +16,8 @@ from tintype.tasks.request import Request
 ALSO = {
     "label": "Class",
     "strength": "Denoising strength",
+    "window": "Window",
+    "window_stride": "Window stride",
     "prompt_2": "Prompt 2",
     "negative_prompt_2": "Negative prompt 2",
     "original_width": "Original width",
@@ -78,9 +80,13 @@ def parameters(made: Provenance) -> str:
         pairs |= {"Batch size": request.batch_size, "Batch pos": made.position}
     if request.exact:
         pairs["Exact"] = "True"
+    if request.tiling:
+        pairs["Tiling"] = "True"
     if request.clip_skip > 1:
         pairs["Clip skip"] = request.clip_skip
     pairs |= {key: getattr(request, name) for name, key in ALSO.items() if getattr(request, name) is not None}
+    if request.boxes:
+        pairs["Boxes"] = " ".join(request.boxes)
     if request.prompt_style == "plain":
         pairs["Prompt style"] = "plain"
     pairs["Version"] = f"tintype {VERSION}"

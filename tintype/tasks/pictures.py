@@ -11,17 +11,19 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from tintype.data.pictures import Limits, Refused, read_picture
+from tintype.data.pictures import Limits, Refused, read_classes, read_picture
 from tintype.families.base import LatentDiffusion
 from tintype.tasks.request import LARGEST_SIDE, Request
 
 LIMITS = Limits(max_pixels=LARGEST_SIDE**2)
-NAMED = ("image", "mask")  # the fields of a request that are pictures
+NAMED = ("image", "mask", "map")  # the fields of a request that are pictures
+NUMBERS = ("map",)  # those whose pixels are numbers of classes, whatever they look like
 BY_DIGEST = "sha256:"
 
 
 def read(request: Request, name: str) -> Image.Image:
-    """The RGB picture in this field of a request. Raises `ValueError` where there is none that can be read."""
+    """The RGB picture in this field of a request, or the L one of class numbers. Raises `ValueError` where there is
+    none that can be read."""
     source: str | None = getattr(request, name)
     if source is None:
         flag = f"--{name} FILE"
@@ -31,6 +33,8 @@ def read(request: Request, name: str) -> Image.Image:
     shown = f"{source[:20]}…" if source.startswith("data:") else source
     try:
         content = _content(source)
+        if name in NUMBERS:
+            return Image.fromarray(read_classes(content, LIMITS))
         return read_picture(content, LIMITS).image
     except OSError as error:
         raise ValueError(f"{name} {shown}: {error.strerror}; expected a picture") from error

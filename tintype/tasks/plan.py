@@ -22,6 +22,7 @@ from tintype.models.unet import UNet
 from tintype.tasks.further import all_new
 from tintype.tasks.request import Request
 from tintype.tasks.steering import Stage, Steering, check, steer
+from tintype.tasks.tiling import multiple
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +71,8 @@ def settled(model: LatentDiffusion, request: Request) -> Request:
     if resolved.pag_scale and not config.unet.middle_depth:
         raise ValueError(f"pag_scale {resolved.pag_scale:g}: this model has no attention to perturb; leave it out")
     for side in ("width", "height"):
-        _check_side(side, getattr(resolved, side), config.autoencoder.factor)
+        name = f"tiling: {side}" if resolved.tiling else side
+        _check_side(name, getattr(resolved, side), multiple(model, resolved))
     spaced(model, resolved)  # refuses more steps than the schedule has
     return resolved
 

@@ -25,11 +25,14 @@ TASKS: dict[str, str] = {
     "inpaint": "paint a part of a picture anew",
     "outpaint": "continue a picture beyond its sides",
     "class2img": "a picture of a class",
+    "layout2img": "a picture of named boxes",
+    "map2img": "a picture of a map of classes",
     "sample": "a picture that nothing steers",
 }  # by the name of its file in `tasks`
 WITH_PICTURE = ("img2img", "inpaint", "outpaint")
 MASKED = ("inpaint",)
-PROMPTED = ("txt2img", *WITH_PICTURE)
+LAID_OUT = ("layout2img",)
+PROMPTED = ("txt2img", *WITH_PICTURE, *LAID_OUT)
 LARGEST_CLIP_SKIP = 32  # layers of the deepest text tower
 BOUNDS: dict[str, tuple[float, float]] = {
     "seed": (-1, LARGEST_SEED),
@@ -43,6 +46,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "crop_left": (0, LARGEST_SIDE),
     **dict.fromkeys(("original_width", "original_height", "target_width", "target_height"), (1, LARGEST_SIDE)),
     **dict.fromkeys(("left", "right", "top", "bottom", "padding"), (0, LARGEST_SIDE)),
+    **dict.fromkeys(("window", "window_stride"), (1, LARGEST_SIDE)),
     "mask_blur": (0, LARGEST_BLUR),
     "hires_scale": (1, LARGEST_ENLARGEMENT),
     "hires_steps": (1, LARGEST_STEPS),
@@ -152,6 +156,16 @@ class Request:
     hires_steps: int | None = dataclasses.field(
         default=None, metadata=_of(("txt2img",), help="of which hires_strength is a share (default: steps)")
     )
+    tiling: bool = dataclasses.field(
+        default=False, metadata=_added(help="a picture whose opposite sides meet without a seam, for textures")
+    )
+    window: int | None = dataclasses.field(
+        default=None,
+        metadata=_of(("txt2img",), help="draw a picture larger than that in overlapping windows of so many pixels"),
+    )
+    window_stride: int | None = dataclasses.field(
+        default=None, metadata=_of(("txt2img",), help="pixels from window to window (default: a quarter of one)")
+    )
     image: str | None = dataclasses.field(
         default=None, metadata=_of(WITH_PICTURE, "-i", help="the picture to begin with: a file, or a data URL")
     )
@@ -190,6 +204,19 @@ class Request:
     )
     label: str | None = dataclasses.field(
         default=None, metadata=_of(("class2img",), help="the class: a name the model knows, or its number")
+    )
+
+    map: str | None = dataclasses.field(
+        default=None,
+        metadata=_of(("map2img",), help="the class at each pixel: a gray or palette PNG of their numbers"),
+    )
+    boxes: tuple[str, ...] = dataclasses.field(
+        default=(),
+        metadata=_of(
+            LAID_OUT,
+            "--box",
+            help="what is where: NAME:left,top,right,bottom, in parts of the picture's sides; once for each",
+        ),
     )
 
     original_width: int | None = _pixels("width that the picture is said to come from")
@@ -260,6 +287,11 @@ def _check(name: str, kind: object, value: object) -> None:
     if typing.get_origin(kind) is Literal:
         if value not in typing.get_args(kind):
             raise ValueError(f"{name} {value!r}: expected {_or(typing.get_args(kind))}")
+    elif typing.get_origin(kind) is tuple:
+        if not isinstance(value, tuple):
+            raise ValueError(f"{name} {value!r}: expected several texts")
+        for one in typing.cast("tuple[object, ...]", value):
+            _text(name, one)
     elif bool in kinds:
         if type(value) is not bool:
             raise ValueError(f"{name} {value!r}: expected true or false")
