@@ -142,6 +142,8 @@ def _walk(model: LatentDiffusion, request: Request, plan: Plan, noise: Noise) ->
         while True:  # inference mode is entered anew for each step, so that it never leaks to the caller between two
             with torch.inference_mode():
                 step = next(steps, None)
+                if step is not None and step.index + 1 == step.count:
+                    step = dataclasses.replace(step, x=plan.end(step.x, step.sigma))
             if step is None:
                 return
             yield step

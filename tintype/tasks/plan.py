@@ -28,12 +28,13 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
     """x: B C h w at sigmas[0]; `steering` says what guides which step; `wrap` turns the guided denoise function into
-    the constrained one."""
+    the constrained one; `end` makes of x at the last level what the constraint says it is."""
 
     x: Tensor
     sigmas: Tensor
     steering: Steering
     wrap: Callable[[Denoise], Denoise]
+    end: Callable[[Tensor, float], Tensor] = lambda x, sigma: x
 
 
 def unchanged(denoise: Denoise) -> Denoise:
@@ -207,7 +208,8 @@ def from_latent(model: LatentDiffusion, request: Request, noise: Noise, latent: 
 
 def keeping(model: LatentDiffusion, request: Request, begun: Plan, known: Tensor, cells: Tensor) -> Plan:
     """A plan held to what is known of the picture: there the estimate of x0 is that, whatever the network says, and so
-    the path leads to it from what its noise makes of it at the first level.
+    the path leads to it from what its noise makes of it at the first level. Programs that end above zero decode what
+    is known without the noise that is left there.
 
     known: B C h w, wrapped; cells: 1 1 h w, 1 where all is new, 0 where all is known.
     """
@@ -220,7 +222,10 @@ def keeping(model: LatentDiffusion, request: Request, begun: Plan, known: Tensor
     def held(denoise: Denoise) -> Denoise:
         return lambda x, sigma: torch.lerp(known, denoise(x, sigma), cells)
 
-    return dataclasses.replace(begun, x=x, wrap=held)
+    def ended(x: Tensor, sigma: float) -> Tensor:
+        return torch.where(cells > 0, x, known * (1 + sigma**2) ** 0.5)
+
+    return dataclasses.replace(begun, x=x, wrap=held, end=ended)
 
 
 def done(request: Request, sigmas: Tensor) -> Tensor:

@@ -1,0 +1,124 @@
+"""Tasks with pictures as diffusers' pipelines of the same name do them, with the same small random weights.
+
+Both start from the same noise: theirs are drawn from one generator in one order, as ours are, once their autoencoder
+gives the mean of what it encodes. Masks follow the latent's cells, where both mean the same by them.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+from diffusers import DiffusionPipeline
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+from family_oracles import pipeline
+from network_oracles import difference
+from PIL import Image
+from torch import Tensor
+
+import tintype
+from tintype.families.base import LatentDiffusion
+from tintype.generation import latents
+from tintype.tasks.request import Request
+from tintype.tasks.task import resolve
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers' use of numpy
+
+STEPS = 10
+SEED = 3
+SCALE = 3.0
+PROMPT, NEGATIVE = "A picture of a puppy", "blurry, two heads"
+CASES = [(0.3, (64, 64)), (0.6, (96, 64)), (1.0, (96, 64))]  # strengths and sizes
+KINDS = {"sd1": "StableDiffusion", "sd2": "StableDiffusion", "sdxl": "StableDiffusionXL"}
+
+
+@dataclasses.dataclass
+class Pair:
+    """A pipeline and what opened its weights."""
+
+    name: str
+    theirs: DiffusionPipeline
+    ours: LatentDiffusion
+
+
+@pytest.fixture(scope="module")
+def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    name: str = request.param
+    folder = tmp_path_factory.mktemp(name)
+    theirs = pipeline(name)
+    theirs.save_pretrained(folder)
+    yield Pair(name, theirs, tintype.load(folder))
+    for weights in folder.rglob("*.safetensors"):
+        weights.unlink()
+
+
+@pytest.fixture(autouse=True)
+def no_posterior_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(DiagonalGaussianDistribution, "sample", lambda self, generator=None: self.mode())
+
+
+def photo(width: int, height: int) -> Image.Image:
+    """No two pixels alike, and smooth enough to be a picture."""
+    small = np.random.default_rng(5).integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8)
+    return Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def cells(width: int, height: int) -> Image.Image:
+    mask = Image.new("L", (width, height))
+    mask.paste(255, (16, 16, 48, 40))
+    return mask
+
+
+def written(picture: Image.Image, path: Path) -> str:
+    picture.save(path)
+    return str(path)
+
+
+def drawn_by(theirs: DiffusionPipeline, **settings: object) -> Tensor:
+    """The latents that a pipeline ends with."""
+    theirs.set_progress_bar_config(disable=True)
+    return theirs(
+        num_inference_steps=STEPS, generator=torch.Generator().manual_seed(SEED), output_type="latent", **settings
+    ).images
+
+
+PROMPTS = {"prompt": PROMPT, "negative_prompt": NEGATIVE, "guidance_scale": SCALE}
+
+
+def drawn(model: LatentDiffusion, task: str, **settings: object) -> Tensor:
+    """Ours, of a request."""
+    told = {"prompt": PROMPT, "negative_prompt": NEGATIVE, "cfg_scale": SCALE} if model.reads_prompts else {}
+    request = Request(
+        task=task, seed=SEED, steps=STEPS, sampler="DDIMScheduler", scheduler="leading", **told, **settings
+    )
+    resolved = resolve(model, request)
+    *_, last = tintype.steps(model, resolved)
+    return latents(model, resolved, last)
+
+
+@pytest.mark.parametrize("pair", KINDS, indirect=True)
+@pytest.mark.parametrize(("strength", "size"), CASES[:2])  # at 1 ours starts from noise alone
+def test_image_to_image(pair: Pair, size: tuple[int, int], strength: float, tmp_path: Path) -> None:
+    theirs = getattr(diffusers, f"{KINDS[pair.name]}Img2ImgPipeline").from_pipe(pair.theirs)
+    image = photo(*size)
+    expected = drawn_by(theirs, image=image, strength=strength, **PROMPTS)
+    got = drawn(pair.ours, "img2img", image=written(image, tmp_path / "in.png"), strength=strength)
+    assert difference(got, expected) <= 1e-4
+
+
+INPAINTED = [(kind, *case) for kind in KINDS for case in CASES[:2]]  # at 1 their first x does not show what is known
+INPAINTED += [(f"{kind}-inpainting", *case) for kind in KINDS for case in CASES]
+
+
+@pytest.mark.parametrize(("pair", "strength", "size"), INPAINTED, indirect=["pair"])
+def test_inpainting(pair: Pair, size: tuple[int, int], strength: float, tmp_path: Path) -> None:
+    kind = KINDS[pair.name.removesuffix("-inpainting")]
+    theirs = getattr(diffusers, f"{kind}InpaintPipeline").from_pipe(pair.theirs)
+    image, mask, (width, height) = photo(*size), cells(*size), size
+    expected = drawn_by(theirs, image=image, mask_image=mask, strength=strength, width=width, height=height, **PROMPTS)
+    files = {"image": written(image, tmp_path / "in.png"), "mask": written(mask, tmp_path / "mask.png")}
+    got = drawn(pair.ours, "inpaint", strength=strength, **files)
+    assert difference(got, expected) <= 1e-4
