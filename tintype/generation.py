@@ -125,7 +125,7 @@ def _rows(cond: Conditioning, count: int) -> Conditioning:
 
 def _guided(denoiser: Denoiser, request: Request, plan: Plan) -> Denoise:
     guidance = guidance_of(request, plan.sigmas)
-    stages = [guided(denoiser, stage.conds, stage.uncond, guidance) for stage in plan.steering.stages]
+    stages = [guided(denoiser, stage.conds, stage.uncond, guidance, stage.away) for stage in plan.steering.stages]
     return in_turn(stages, plan.steering.turns)
 
 

@@ -122,3 +122,13 @@ def test_inpainting(pair: Pair, size: tuple[int, int], strength: float, tmp_path
     files = {"image": written(image, tmp_path / "in.png"), "mask": written(mask, tmp_path / "mask.png")}
     got = drawn(pair.ours, "inpaint", strength=strength, **files)
     assert difference(got, expected) <= 1e-4
+
+
+@pytest.mark.parametrize("pair", ["sd1-pix2pix", "sdxl-pix2pix"], indirect=True)
+@pytest.mark.parametrize("size", [(64, 64), (96, 64)])
+def test_editing(pair: Pair, size: tuple[int, int], tmp_path: Path) -> None:
+    image, (width, height) = photo(*size), size
+    sizes = {"width": width, "height": height} if pair.name.startswith("sdxl") else {}  # by default the model's own
+    expected = drawn_by(pair.theirs, image=image, image_guidance_scale=1.8, **sizes, **PROMPTS)
+    got = drawn(pair.ours, "edit", image=written(image, tmp_path / "in.png"), image_cfg_scale=1.8)
+    assert difference(got, expected) <= 1e-4

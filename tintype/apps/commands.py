@@ -41,6 +41,7 @@ EXAMPLES = {
     "img2img": 'tintype img2img "a red apple" -i in.png --strength 0.6',
     "inpaint": 'tintype inpaint "a red apple" -i in.png --mask m.png',
     "outpaint": 'tintype outpaint "a red apple" -i in.png --left 32',
+    "edit": 'tintype edit "make it a watercolour" -i in.png -m instruct-pix2pix',
     "class2img": 'tintype class2img "red apple"',
 }
 OTHER_FORMATS = (".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")

@@ -16,6 +16,7 @@ from tintype.tasks.request import Request
 ALSO = {
     "label": "Class",
     "strength": "Denoising strength",
+    "image_cfg_scale": "Image CFG scale",
     "prompt_2": "Prompt 2",
     "negative_prompt_2": "Negative prompt 2",
     "original_width": "Original width",

@@ -113,9 +113,13 @@ def pixels(picture: Image.Image) -> Tensor:
 def encoded(model: LatentDiffusion, image: Tensor) -> Tensor:
     """image: B 3 H W in [-1, 1] -> latents B C h w, wrapped: the posterior's mean, so that the same picture is always
     the same latent."""
+    return model.space.wrap(posterior_mean(model, image)).contiguous(memory_format=torch.channels_last)
+
+
+def posterior_mean(model: LatentDiffusion, image: Tensor) -> Tensor:
+    """The same, raw: as the autoencoder gives it."""
     weight = model.autoencoder.post_quant_conv.weight
-    found = model.autoencoder.encode(image.to(weight)).mean
-    return model.space.wrap(found.float()).contiguous(memory_format=torch.channels_last)
+    return model.autoencoder.encode(image.to(weight)).mean.float()
 
 
 def in_rows(latent: Tensor, count: int) -> Tensor:

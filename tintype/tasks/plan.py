@@ -17,7 +17,7 @@ from tintype.diffusion.guidance import Guidance
 from tintype.diffusion.names import A1111_XL, canonical, preset, spacing
 from tintype.diffusion.preset import Preset
 from tintype.diffusion.samplers import SAMPLERS, paces_itself, takes
-from tintype.families.base import LatentDiffusion
+from tintype.families.base import Further, LatentDiffusion
 from tintype.models.unet import UNet
 from tintype.tasks.request import Request
 from tintype.tasks.steering import Stage, Steering, check, steer
@@ -182,6 +182,15 @@ def refuse_further_channels(model: LatentDiffusion, request: Request) -> None:
         raise ValueError(
             f"{config.name} takes {extra} channels beside the noise, made from a picture; {request.task} has none to "
             "give: expected a model without, or another task"
+        )
+
+
+def refuse_unless_shown(model: LatentDiffusion, request: Request, what: Further, example: str) -> None:
+    """Raises `ValueError` for a model that is not shown this beside the noise."""
+    if model.config.further != (what,):
+        raise ValueError(
+            f"{model.config.name} is not shown a {what} beside the noise; {request.task} expects a model that is: "
+            f"{example}"
         )
 
 

@@ -23,10 +23,11 @@ TASKS: dict[str, str] = {
     "img2img": "a picture from a picture and a sentence",
     "inpaint": "paint a part of a picture anew",
     "outpaint": "continue a picture beyond its sides",
+    "edit": "change a picture as a sentence says",
     "class2img": "a picture of a class",
     "sample": "a picture that nothing steers",
 }  # by the name of its file in `tasks`
-WITH_PICTURE = ("img2img", "inpaint", "outpaint")
+WITH_PICTURE = ("img2img", "inpaint", "outpaint", "edit")
 MASKED = ("inpaint",)
 PROMPTED = ("txt2img", *WITH_PICTURE)
 LARGEST_CLIP_SKIP = 32  # layers of the deepest text tower
@@ -44,6 +45,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "mask_blur": (0, LARGEST_BLUR),
     "cfg_scale": (0, 100),
     "pag_scale": (0, 100),
+    "image_cfg_scale": (1, 100),
     "threshold": (0.5, 1),
     **dict.fromkeys(("strength", "eta", "cfg_rescale", "cfg_start", "cfg_end"), (0, 1)),
     **dict.fromkeys(("aesthetic_score", "negative_aesthetic_score"), (0, 100)),
@@ -142,7 +144,7 @@ class Request:
     )
     resize: Literal["stretch", "crop", "fill"] = dataclasses.field(
         default="stretch",
-        metadata=_of(("img2img", "inpaint"), help="how the picture is brought to another width and height"),
+        metadata=_of(("img2img", "inpaint", "edit"), help="how the picture is brought to another width and height"),
     )
     mask: str | None = dataclasses.field(
         default=None, metadata=_of(MASKED, help="white where the picture is painted anew; gray is in between")
@@ -165,6 +167,9 @@ class Request:
     bottom: int = _beyond("below")
     beyond: Literal["mirror", "noise"] = dataclasses.field(
         default="mirror", metadata=_of(("outpaint",), help="what is beyond the sides at first")
+    )
+    image_cfg_scale: float | None = dataclasses.field(
+        default=None, metadata=_of(("edit",), help="how closely to follow the picture (default: 1.5)")
     )
     label: str | None = dataclasses.field(
         default=None, metadata=_of(("class2img",), help="the class: a name the model knows, or its number")

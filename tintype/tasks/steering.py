@@ -37,10 +37,12 @@ class Wording:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A wording as conditionings, a row a picture. `uncond` is None where guidance does not need it."""
+    """A wording as conditionings, a row a picture. `uncond` is None where guidance does not need it; `away` is what
+    it is led away from in turn, where there is such."""
 
     conds: tuple[Weighted, ...]
     uncond: Conditioning | None
+    away: Weighted | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
