@@ -22,6 +22,7 @@ from torch import Tensor
 import tintype
 from tintype.families.base import LatentDiffusion
 from tintype.generation import latents
+from tintype.tasks.depth2img import shown
 from tintype.tasks.request import Request
 from tintype.tasks.task import resolve
 
@@ -132,3 +133,41 @@ def test_editing(pair: Pair, size: tuple[int, int], tmp_path: Path) -> None:
     expected = drawn_by(pair.theirs, image=image, image_guidance_scale=1.8, **sizes, **PROMPTS)
     got = drawn(pair.ours, "edit", image=written(image, tmp_path / "in.png"), image_cfg_scale=1.8)
     assert difference(got, expected) <= 1e-4
+
+
+@pytest.mark.parametrize("pair", ["sd2-depth"], indirect=True)
+@pytest.mark.parametrize(("strength", "size"), CASES[:2])
+def test_depth_to_image(pair: Pair, strength: float, size: tuple[int, int], tmp_path: Path) -> None:
+    image, depth = photo(*size), photo(48, 32).convert("L")
+    told = torch.from_numpy(np.array(depth))[None].float() / 255
+    expected = drawn_by(pair.theirs, image=image, depth_map=told, strength=strength, **PROMPTS)
+    files = {"image": written(image, tmp_path / "in.png"), "depth": written(depth, tmp_path / "depth.png")}
+    got = drawn(pair.ours, "depth2img", strength=strength, **files)
+    assert difference(got, expected) <= 1e-4
+
+
+@pytest.mark.parametrize("pair", ["sd2-depth"], indirect=True)
+def test_depth_maps_that_say_nothing_are_refused(pair: Pair, tmp_path: Path) -> None:
+    image = written(photo(64, 64), tmp_path / "in.png")
+    gray = written(Image.new("L", (32, 32), 99), tmp_path / "gray.png")
+    for settings, message in (
+        ({}, "depth2img needs a depth; expected one: --depth FILE"),
+        ({"depth": gray}, "depth: all of it is one gray; expected a map"),
+        ({"depth": image, "width": 60}, "width 60 is not a multiple of 8"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            resolve(pair.ours, Request(task="depth2img", image=image, **settings))
+
+
+@pytest.mark.parametrize("pair", ["sd2-depth"], indirect=True)
+def test_depth_is_cut_as_the_picture_is(pair: Pair, tmp_path: Path) -> None:
+    """The near half of a wide map fills all that is kept but for the blur at its edge."""
+    image = written(photo(128, 64), tmp_path / "in.png")
+    depth = Image.new("L", (64, 32))
+    depth.paste(255, (24, 0, 64, 32))  # three eighths are far: of the middle half a quarter
+    request = Request(task="depth2img", image=image, depth=written(depth, tmp_path / "depth.png"), width=64, height=64)
+    near = {
+        resize: float((shown(pair.ours, dataclasses.replace(request, resize=resize)) > 0).float().mean())
+        for resize in ("stretch", "crop")
+    }
+    assert near == {"stretch": 0.625, "crop": 0.75}

@@ -42,6 +42,7 @@ EXAMPLES = {
     "inpaint": 'tintype inpaint "a red apple" -i in.png --mask m.png',
     "outpaint": 'tintype outpaint "a red apple" -i in.png --left 32',
     "edit": 'tintype edit "make it a watercolour" -i in.png -m instruct-pix2pix',
+    "depth2img": 'tintype depth2img "a bronze statue" -i in.png --depth depth.png -m stable-diffusion-2-depth',
     "class2img": 'tintype class2img "red apple"',
 }
 OTHER_FORMATS = (".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")

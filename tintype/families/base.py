@@ -32,7 +32,7 @@ AnyConditioner = (
 
 
 # mask: 1 where the picture is drawn anew, signed from -1 to 1; masked: the latent of the picture, gray (or black) under
-# the mask; picture: that of a whole picture; depth: from -1 (near) to 1; low: a small picture, of the latent's size
+# the mask; picture: that of a whole picture, raw; depth: from -1 (far) to 1; low: a small picture, of the latent's size
 Further = Literal["mask", "signed_mask", "masked", "masked_black", "picture", "depth", "low"]
 
 

@@ -16,7 +16,7 @@ from tintype.families.base import LatentDiffusion
 from tintype.tasks.request import LARGEST_SIDE, Request
 
 LIMITS = Limits(max_pixels=LARGEST_SIDE**2)
-NAMED = ("image", "mask")  # the fields of a request that are pictures
+NAMED = ("image", "mask", "depth")  # the fields of a request that are pictures
 BY_DIGEST = "sha256:"
 
 
@@ -24,8 +24,8 @@ def read(request: Request, name: str) -> Image.Image:
     """The RGB picture in this field of a request. Raises `ValueError` where there is none that can be read."""
     source: str | None = getattr(request, name)
     if source is None:
-        flag = f"--{name} FILE"
-        raise ValueError(f"{request.task} begins with a picture; expected one: {flag}")
+        wanted = "begins with a picture" if name == "image" else f"needs a {name}"
+        raise ValueError(f"{request.task} {wanted}; expected one: --{name} FILE")
     if source.startswith(BY_DIGEST):
         raise ValueError(f"{name}: the picture it was made from is not stored in it; give it: --{name} FILE")
     shown = f"{source[:20]}…" if source.startswith("data:") else source

@@ -24,10 +24,11 @@ TASKS: dict[str, str] = {
     "inpaint": "paint a part of a picture anew",
     "outpaint": "continue a picture beyond its sides",
     "edit": "change a picture as a sentence says",
+    "depth2img": "a picture from a picture, its depth and a sentence",
     "class2img": "a picture of a class",
     "sample": "a picture that nothing steers",
 }  # by the name of its file in `tasks`
-WITH_PICTURE = ("img2img", "inpaint", "outpaint", "edit")
+WITH_PICTURE = ("img2img", "inpaint", "outpaint", "edit", "depth2img")
 MASKED = ("inpaint",)
 PROMPTED = ("txt2img", *WITH_PICTURE)
 LARGEST_CLIP_SKIP = 32  # layers of the deepest text tower
@@ -138,13 +139,15 @@ class Request:
     strength: float | None = dataclasses.field(
         default=None,
         metadata=_of(
-            ("img2img", "inpaint", "outpaint"),
+            ("img2img", "inpaint", "outpaint", "depth2img"),
             help="how much is made anew, 0 (nothing) to 1 (all): the share of the steps that is done",
         ),
     )
     resize: Literal["stretch", "crop", "fill"] = dataclasses.field(
         default="stretch",
-        metadata=_of(("img2img", "inpaint", "edit"), help="how the picture is brought to another width and height"),
+        metadata=_of(
+            ("img2img", "inpaint", "edit", "depth2img"), help="how the picture is brought to another width and height"
+        ),
     )
     mask: str | None = dataclasses.field(
         default=None, metadata=_of(MASKED, help="white where the picture is painted anew; gray is in between")
@@ -170,6 +173,9 @@ class Request:
     )
     image_cfg_scale: float | None = dataclasses.field(
         default=None, metadata=_of(("edit",), help="how closely to follow the picture (default: 1.5)")
+    )
+    depth: str | None = dataclasses.field(
+        default=None, metadata=_of(("depth2img",), help="how near all of the picture is: white near, black far")
     )
     label: str | None = dataclasses.field(
         default=None, metadata=_of(("class2img",), help="the class: a name the model knows, or its number")
