@@ -21,10 +21,22 @@ from tintype.diffusion.inversion import backwards
 from tintype.diffusion.samplers import sampler
 from tintype.diffusion.samplers.euler import euler
 from tintype.diffusion.step import Step
+from tintype.diffusion.tiles import Tiling
 from tintype.families.base import LatentDiffusion
 from tintype.tasks.infotext import Provenance, stamp
 from tintype.tasks.pictures import referred
-from tintype.tasks.plan import Plan, around, chosen, denoiser_of, from_noise, guidance_of, heard, settled, spaced
+from tintype.tasks.plan import (
+    Plan,
+    around,
+    chosen,
+    denoiser_of,
+    from_noise,
+    guidance_of,
+    heard,
+    settled,
+    spaced,
+    tiling_of,
+)
 from tintype.tasks.request import Request
 from tintype.tasks.steering import Stage, Steering, in_turn, steer, wordings
 from tintype.tasks.task import resolve, task_of
@@ -167,14 +179,19 @@ def latents(model: LatentDiffusion, request: Request, step: Step) -> Tensor:
     return chosen(model, request).ended(step.x, step.sigma)
 
 
-def decode(model: LatentDiffusion, wrapped: Tensor, *, exact: bool = False) -> list[Image.Image]:
-    """Wrapped latents B C h w -> B RGB pictures; `exact` decodes one by one."""
-    groups = wrapped.split(1) if exact else (wrapped,)
+def decode(
+    model: LatentDiffusion, wrapped: Tensor, *, exact: bool = False, tiling: Tiling | None = None
+) -> list[Image.Image]:
+    """Wrapped latents B C h w -> B RGB pictures; `exact` decodes one by one, `tiling` also each tile alone."""
+    groups = wrapped.split(1) if exact or tiling else (wrapped,)
     pictures: list[Image.Image] = []
     with kept_memory(), torch.inference_mode():
         for group in groups:
             latent = model.space.unwrap(group).to(model.autoencoder.post_quant_conv.weight.dtype)
-            image = model.autoencoder.decode(latent).float()
+            if tiling is None:
+                image = model.autoencoder.decode(latent).float()
+            else:
+                image = tiling.blended(latent, model.autoencoder.decode, factor=model.config.autoencoder.factor)
             if not image.isfinite().all():
                 raise FloatingPointError(
                     "the picture is not numbers: the weights are damaged, or overflow in half precision"
@@ -225,7 +242,8 @@ def _last(walk: Iterator[Step]) -> Step:
 
 def finish(model: LatentDiffusion, request: Request, step: Step | None) -> list[Image.Image]:
     """The pictures of a resolved request's last step (None where there was none to do), decoded and stamped."""
-    decoded = [] if step is None else decode(model, latents(model, request, step), exact=request.exact)
+    tiling = tiling_of(request)
+    decoded = [] if step is None else decode(model, latents(model, request, step), exact=request.exact, tiling=tiling)
     name, told = Path(model.source).name, referred(request)
     return [
         stamp(picture, Provenance(request=told, position=position, model=name, digest=model.digest))

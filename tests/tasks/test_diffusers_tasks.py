@@ -12,17 +12,23 @@ import diffusers
 import numpy as np
 import pytest
 import torch
-from diffusers import DiffusionPipeline
+from diffusers import DiffusionPipeline, LDMSuperResolutionPipeline
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from family_oracles import pipeline
-from network_oracles import difference
+from network_oracles import difference, randomize, their_autoencoder, their_plain_unet
 from PIL import Image
+from test_compvis_chain import small
+from test_diffusers_folder import scheduler
 from torch import Tensor
 
 import tintype
+from tintype.families import latent_diffusion as zoo
 from tintype.families.base import LatentDiffusion
 from tintype.generation import latents
+from tintype.models.autoencoder import Autoencoder
+from tintype.models.unet import UNet
 from tintype.tasks.depth2img import shown
+from tintype.tasks.infotext import provenance
 from tintype.tasks.request import Request
 from tintype.tasks.task import resolve
 
@@ -144,6 +150,80 @@ def test_depth_to_image(pair: Pair, strength: float, size: tuple[int, int], tmp_
     files = {"image": written(image, tmp_path / "in.png"), "depth": written(depth, tmp_path / "depth.png")}
     got = drawn(pair.ours, "depth2img", strength=strength, **files)
     assert difference(got, expected) <= 1e-4
+
+
+@pytest.mark.parametrize("pair", ["sd2-upscaler"], indirect=True)
+@pytest.mark.parametrize(("level", "size"), [(20, (16, 16)), (0, (24, 16)), (350, (24, 16))])
+def test_upscaling(pair: Pair, level: int, size: tuple[int, int], tmp_path: Path) -> None:
+    image = photo(*size)
+    expected = drawn_by(pair.theirs, image=image, noise_level=level, **PROMPTS)
+    got = drawn(pair.ours, "upscale", image=written(image, tmp_path / "in.png"), noise_level=level)
+    assert difference(got, expected) <= 1e-4
+
+
+@pytest.mark.parametrize("size", [(32, 32), (64, 32)])
+def test_super_resolution_of_latent_diffusion(
+    size: tuple[int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = small(zoo.SUPER_RESOLUTION)
+    theirs = LDMSuperResolutionPipeline(
+        vqvae=randomize(their_autoencoder(config.autoencoder), 1),
+        unet=randomize(their_plain_unet(config.unet), 2).eval(),
+        scheduler=scheduler(config),
+    )
+    theirs.unet.register_to_config(sample_size=8)
+    theirs.save_pretrained(tmp_path / "model")
+    seen: list[Tensor] = []
+    decode = theirs.vqvae.decode
+    monkeypatch.setattr(theirs.vqvae, "decode", lambda latents: seen.append(latents) or decode(latents))
+    image, ours = photo(*size), tintype.load(tmp_path / "model")
+    path = written(image, tmp_path / "in.png")
+    drawn_by(theirs, image=image)
+    assert difference(drawn(ours, "upscale", image=path), seen[0]) <= 1e-4
+    for settings, message in (
+        ({"prompt": PROMPT}, "ldm-super-resolution reads none; leave it out"),
+        ({"noise_level": 20}, "noise_level 20: ldm-super-resolution is not told one"),
+        ({"cfg_scale": 3.0}, "cfg_scale 3: no prompt steers"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            resolve(ours, Request(task="upscale", image=path, **settings))
+
+
+@pytest.mark.parametrize("pair", ["sd2-upscaler"], indirect=True)
+def test_upscaling_in_tiles(pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither network ever sees more than a tile; one tile that covers all is no tile."""
+    model, path = pair.ours, written(photo(40, 24), tmp_path / "in.png")
+    settings = {"task": "upscale", "prompt": PROMPT, "image": path, "seed": 1, "steps": 2, "sampler": "ddim"}
+    whole, covered = (tintype.generate(model, Request(**settings, tile=tile))[0] for tile in (None, 40))
+    assert whole.size == covered.size == (160, 96)
+    assert np.array_equal(np.asarray(whole), np.asarray(covered))
+    seen: list[tuple[int, ...]] = []
+    decode, run = Autoencoder.decode, UNet.run
+    monkeypatch.setattr(Autoencoder, "decode", lambda self, z: seen.append(z.shape) or decode(self, z))
+    monkeypatch.setattr(UNet, "run", lambda self, x, *given: seen.append(x.shape) or run(self, x, *given))
+    [first, second] = tintype.generate(model, Request(**settings, tile=16, overlap=4, batch_size=2))
+    assert first.size == second.size == (160, 96)
+    assert seen == [(4, 7, 16, 16)] * 12 + [(1, 4, 16, 16)] * 12  # two steps of 2 x 3 tiles, then each of two pictures
+    assert np.asarray(first).std() > 10
+    assert provenance(first).request.overlap == 4
+
+
+@pytest.mark.parametrize("pair", ["sd2-upscaler"], indirect=True)
+def test_what_an_upscaler_cannot_do_is_refused_before_any_work(pair: Pair, tmp_path: Path) -> None:
+    image = written(photo(24, 16), tmp_path / "in.png")
+    large = written(Image.new("RGB", (2056, 8)), tmp_path / "large.png")
+    for settings, message in (
+        ({}, "upscale begins with a picture; expected one: --image FILE"),
+        ({"image": large}, "image: got 2056 x 8 pixels, to be 4 times larger; expected 2048 a side at most"),
+        ({"image": image, "width": 64}, "width 64: the picture becomes 96; leave it out"),
+        ({"image": image, "tile": 16, "overlap": 9}, "overlap 9: expected at most half of tile 16: 8"),
+        ({"image": image, "overlap": 4}, "overlap 4: without tile there is none; give tile"),
+        ({"task": "txt2img"}, "expected a model without, or another task"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            resolve(pair.ours, Request(**({"task": "upscale"} | settings)))
+    resolved = resolve(pair.ours, Request(task="upscale", image=image, tile=32))
+    assert (resolved.noise_level, resolved.overlap, resolved.width, resolved.height) == (20, 8, 96, 64)
 
 
 @pytest.mark.parametrize("pair", ["sd2-depth"], indirect=True)

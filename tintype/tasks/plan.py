@@ -17,6 +17,7 @@ from tintype.diffusion.guidance import Guidance
 from tintype.diffusion.names import A1111_XL, canonical, preset, spacing
 from tintype.diffusion.preset import Preset
 from tintype.diffusion.samplers import SAMPLERS, paces_itself, takes
+from tintype.diffusion.tiles import Tiled, Tiling
 from tintype.families.base import Further, LatentDiffusion
 from tintype.models.unet import UNet
 from tintype.tasks.request import Request
@@ -109,13 +110,23 @@ def heard(model: LatentDiffusion, request: Request, sigmas: Tensor) -> Denoiser:
 
 
 def denoiser_of(model: LatentDiffusion, request: Request) -> Denoiser:
-    """The model's denoiser; a network that is told the guidance scale has the resolved request's."""
+    """The model's denoiser; a network that is told the guidance scale has the resolved request's, one that is to work
+    in tiles does."""
     network = model.denoiser.network
-    if not _guides_itself(model):
-        return model.denoiser
-    assert isinstance(network, UNet)
-    assert request.cfg_scale is not None
-    return dataclasses.replace(model.denoiser, network=network.at_guidance(request.cfg_scale))
+    if _guides_itself(model):
+        assert isinstance(network, UNet)
+        assert request.cfg_scale is not None
+        network = network.at_guidance(request.cfg_scale)
+    if (tiling := tiling_of(request)) is not None:
+        network = Tiled(network, tiling)
+    return dataclasses.replace(model.denoiser, network=network)
+
+
+def tiling_of(request: Request) -> Tiling | None:
+    """In cells of the latent, which are pixels of a small picture beside it."""
+    if request.tile is None:
+        return None
+    return Tiling(request.tile, request.tile // 4 if request.overlap is None else request.overlap)
 
 
 def around(model: LatentDiffusion, request: Request) -> Request:
@@ -188,8 +199,9 @@ def refuse_further_channels(model: LatentDiffusion, request: Request) -> None:
 def refuse_unless_shown(model: LatentDiffusion, request: Request, what: Further, example: str) -> None:
     """Raises `ValueError` for a model that is not shown this beside the noise."""
     if model.config.further != (what,):
+        shown = "low-resolution picture" if what == "low" else what
         raise ValueError(
-            f"{model.config.name} is not shown a {what} beside the noise; {request.task} expects a model that is: "
+            f"{model.config.name} is not shown a {shown} beside the noise; {request.task} expects a model that is: "
             f"{example}"
         )
 

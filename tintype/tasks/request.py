@@ -25,12 +25,15 @@ TASKS: dict[str, str] = {
     "outpaint": "continue a picture beyond its sides",
     "edit": "change a picture as a sentence says",
     "depth2img": "a picture from a picture, its depth and a sentence",
+    "upscale": "a picture at four times its size",
     "class2img": "a picture of a class",
     "sample": "a picture that nothing steers",
 }  # by the name of its file in `tasks`
-WITH_PICTURE = ("img2img", "inpaint", "outpaint", "edit", "depth2img")
+WITH_PICTURE = ("img2img", "inpaint", "outpaint", "edit", "depth2img", "upscale")
 MASKED = ("inpaint",)
 PROMPTED = ("txt2img", *WITH_PICTURE)
+UNPROMPTED = ("upscale",)  # may do without a prompt
+LARGEST_NOISE_LEVEL = 350  # of Stable Diffusion's upscaler: x4-upscaling.yaml
 LARGEST_CLIP_SKIP = 32  # layers of the deepest text tower
 BOUNDS: dict[str, tuple[float, float]] = {
     "seed": (-1, LARGEST_SEED),
@@ -47,6 +50,9 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "cfg_scale": (0, 100),
     "pag_scale": (0, 100),
     "image_cfg_scale": (1, 100),
+    "noise_level": (0, LARGEST_NOISE_LEVEL),
+    "tile": (16, LARGEST_SIDE),
+    "overlap": (0, LARGEST_SIDE),
     "threshold": (0.5, 1),
     **dict.fromkeys(("strength", "eta", "cfg_rescale", "cfg_start", "cfg_end"), (0, 1)),
     **dict.fromkeys(("aesthetic_score", "negative_aesthetic_score"), (0, 100)),
@@ -176,6 +182,17 @@ class Request:
     )
     depth: str | None = dataclasses.field(
         default=None, metadata=_of(("depth2img",), help="how near all of the picture is: white near, black far")
+    )
+    noise_level: int | None = dataclasses.field(
+        default=None,
+        metadata=_of(("upscale",), help="noise put on the picture first: the more, the freer; 0 to 350 (default: 20)"),
+    )
+    tile: int | None = dataclasses.field(
+        default=None,
+        metadata=_of(("upscale",), help="work on squares of so many pixels of the picture (default: on all at once)"),
+    )
+    overlap: int | None = dataclasses.field(
+        default=None, metadata=_of(("upscale",), help="pixels that neighbouring tiles share (default: a quarter)")
     )
     label: str | None = dataclasses.field(
         default=None, metadata=_of(("class2img",), help="the class: a name the model knows, or its number")

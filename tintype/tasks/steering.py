@@ -57,11 +57,11 @@ class Steering:
         stages = tuple(dataclasses.replace(stage, conds=((1.0, cond),)) for stage in self.stages)
         return dataclasses.replace(self, stages=stages)
 
-    def beside(self, concat: Tensor) -> "Steering":
-        """The same, with these channels beside the noise. concat: B C h w."""
+    def beside(self, concat: Tensor, vector: Tensor | None = None) -> "Steering":
+        """The same, with these channels beside the noise, and this vector where one is given. concat: B C h w."""
 
         def shown(cond: Conditioning) -> Conditioning:
-            return dataclasses.replace(cond, concat=concat)
+            return dataclasses.replace(cond, concat=concat, vector=cond.vector if vector is None else vector)
 
         stages = tuple(
             Stage(
