@@ -22,6 +22,7 @@ from tintype.diffusion.inversion import backwards
 from tintype.diffusion.samplers import sampler
 from tintype.diffusion.samplers.euler import euler
 from tintype.diffusion.step import Step
+from tintype.diffusion.tiles import Tiling
 from tintype.families.base import LatentDiffusion
 from tintype.tasks.infotext import Provenance, stamp
 from tintype.tasks.pictures import referred
@@ -36,6 +37,7 @@ from tintype.tasks.plan import (
     noise_of,
     settled,
     spaced,
+    tiling_of,
 )
 from tintype.tasks.request import Request
 from tintype.tasks.steering import Stage, Steering, in_turn, steer, wordings
@@ -146,7 +148,7 @@ def _rows(cond: Conditioning, count: int) -> Conditioning:
 
 def _guided(denoiser: Denoiser, request: Request, plan: Plan) -> Denoise:
     guidance = guidance_of(request, plan.sigmas)
-    stages = [guided(denoiser, stage.conds, stage.uncond, guidance) for stage in plan.steering.stages]
+    stages = [guided(denoiser, stage.conds, stage.uncond, guidance, stage.away) for stage in plan.steering.stages]
     return in_turn(stages, plan.steering.turns)
 
 
@@ -164,6 +166,8 @@ def _walk(model: LatentDiffusion, request: Request, plan: Plan, noise: Noise) ->
         while True:  # inference mode is entered anew for each step, so that it never leaks to the caller between two
             with torch.inference_mode():
                 step = next(steps, None)
+                if step is not None and step.index + 1 == step.count:
+                    step = dataclasses.replace(step, x=plan.end(step.x, step.sigma))
             if step is None:
                 break
             done = step
@@ -197,14 +201,19 @@ def latents(model: LatentDiffusion, request: Request, step: Step) -> Tensor:
     return chosen(model, request).ended(step.x, step.sigma)
 
 
-def decode(model: LatentDiffusion, wrapped: Tensor, *, exact: bool = False) -> list[Image.Image]:
-    """Wrapped latents B C h w -> B RGB pictures; `exact` decodes one by one."""
-    groups = wrapped.split(1) if exact else (wrapped,)
+def decode(
+    model: LatentDiffusion, wrapped: Tensor, *, exact: bool = False, tiling: Tiling | None = None
+) -> list[Image.Image]:
+    """Wrapped latents B C h w -> B RGB pictures; `exact` decodes one by one, `tiling` also each tile alone."""
+    groups = wrapped.split(1) if exact or tiling else (wrapped,)
     pictures: list[Image.Image] = []
     with kept_memory(), torch.inference_mode():
         for group in groups:
             latent = model.space.unwrap(group).to(model.autoencoder.post_quant_conv.weight.dtype)
-            image = model.autoencoder.decode(latent).float()
+            if tiling is None:
+                image = model.autoencoder.decode(latent).float()
+            else:
+                image = tiling.blended(latent, model.autoencoder.decode, factor=model.config.autoencoder.factor)
             if not image.isfinite().all():
                 raise FloatingPointError(
                     "the picture is not numbers: the weights are damaged, or overflow in half precision"
@@ -256,8 +265,8 @@ def _last(walk: Iterator[Step]) -> Step:
 
 def finish(model: LatentDiffusion, request: Request, step: Step | None) -> list[Image.Image]:
     """The pictures of a resolved request's last step (None where there was none to do), decoded and stamped."""
-    drawn = None if step is None else latents(model, request, step)
-    decoded = [] if drawn is None else decode(drawing(model, request), drawn, exact=request.exact)
+    drawn, tiling = None if step is None else latents(model, request, step), tiling_of(request)
+    decoded = [] if drawn is None else decode(drawing(model, request), drawn, exact=request.exact, tiling=tiling)
     name, told = Path(model.source).name, referred(request)
     return [
         stamp(picture, Provenance(request=told, position=position, model=name, digest=model.digest))

@@ -1,5 +1,6 @@
 """Classifier-free guidance: the formula, and what it costs."""
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -44,6 +45,26 @@ def test_cfg_is_the_formula_in_one_call_of_twice_the_batch(scale: float, sigma: 
     found = guided(denoiser, [(1.0, COND)], UNCOND, Guidance(scale=scale))(x, sigma)
     assert network.batches == [6]
     torch.testing.assert_close(found, without + scale * (with_cond - without), rtol=1e-5, atol=1e-5 * (1 + sigma))
+
+
+def test_the_uncond_is_itself_led_away() -> None:
+    """InstructPix2Pix's formula, in one call of three times the batch; the conditional answer is what it was: it alone
+    is left outside the interval, and gives its contrast back."""
+    denoiser, network, x = made()
+    bare = dataclasses.replace(UNCOND, concat=torch.zeros(3, 1, 4, 4))
+    text, picture, nothing = (denoiser(x, 2.0, one) for one in (COND, UNCOND, bare))
+    network.batches.clear()
+    conds, away = [(1.0, COND)], (0.5, bare)
+    found = guided(denoiser, conds, UNCOND, Guidance(scale=7.5), away)(x, 2.0)
+    assert network.batches == [9]
+    torch.testing.assert_close(
+        found, nothing + 7.5 * (text - picture) + 1.5 * (picture - nothing), rtol=1e-5, atol=1e-5
+    )
+    found = guided(denoiser, conds, UNCOND, Guidance(scale=1.0), away)(x, 2.0)
+    torch.testing.assert_close(found, text + 0.5 * (picture - nothing), rtol=1e-5, atol=1e-5)
+    assert torch.equal(guided(denoiser, conds, UNCOND, Guidance(scale=7.5, start=1.0), away)(x, 2.0), text)
+    found = guided(denoiser, conds, UNCOND, Guidance(scale=7.5, rescale=1.0), away)(x, 2.0)
+    torch.testing.assert_close((x - found).std(dim=(1, 2, 3)), (x - text).std(dim=(1, 2, 3)), rtol=1e-4, atol=1e-4)
 
 
 def test_two_steps_are_two_calls() -> None:

@@ -188,6 +188,9 @@ def test_what_cannot_be_is_refused_before_any_work(model: LatentDiffusion, apple
         ({"task": "outpaint", "image": apple, "left": 3}, "width 67 is not a multiple of 8"),
         ({"task": "class2img", "label": "red apple"}, "knows no classes"),
         ({"task": "sample", "cfg_scale": 3.0}, "nothing steers"),
+        ({"task": "edit", "image": apple}, "is not shown a picture beside the noise; edit expects a model that is"),
+        ({"task": "depth2img", "image": apple}, "is not shown a depth beside the noise; depth2img expects"),
+        ({"task": "upscale", "image": apple}, "is not shown a low-resolution picture beside the noise; upscale"),
     ):
         request = Request(**(settings | ({} if settings["task"] in ("class2img", "sample") else {"prompt": PROMPT})))
         if message is None:
@@ -209,6 +212,10 @@ def test_what_cannot_be_is_refused_before_any_work(model: LatentDiffusion, apple
         ({"task": "inpaint", "mask_blur": 2.5}, "mask_blur 2.5: expected a whole number"),
         ({"task": "outpaint", "left": -8}, "left -8: expected a whole number from 0"),
         ({"task": "inpaint", "only_masked": 1}, "only_masked 1: expected true or false"),
+        ({"task": "edit", "image_cfg_scale": 0.5}, "image_cfg_scale 0.5: expected a number from 1 to 100"),
+        ({"task": "img2img", "depth": "x.png"}, "depth: img2img does not take it; leave it out, or use depth2img"),
+        ({"task": "upscale", "noise_level": 351}, "noise_level 351: expected a whole number from 0 to 350"),
+        ({"task": "upscale", "tile": 8}, "tile 8: expected a whole number from 16"),
     ],
 )
 def test_requests_refuse_what_no_model_could_serve(settings: dict[str, object], message: str) -> None:

@@ -33,7 +33,7 @@ from tintype.tasks.boxes import read_layout
 from tintype.tasks.infotext import Provenance, provenance, save
 from tintype.tasks.pictures import NAMED as PICTURES
 from tintype.tasks.pictures import repeated_with
-from tintype.tasks.request import TASKS, Request
+from tintype.tasks.request import TASKS, UNPROMPTED, Request
 from tintype.tasks.task import resolve
 
 # txt2img and the other tasks
@@ -43,6 +43,9 @@ EXAMPLES = {
     "img2img": 'tintype img2img "a red apple" -i in.png --strength 0.6',
     "inpaint": 'tintype inpaint "a red apple" -i in.png --mask m.png',
     "outpaint": 'tintype outpaint "a red apple" -i in.png --left 32',
+    "edit": 'tintype edit "make it a watercolour" -i in.png -m instruct-pix2pix',
+    "depth2img": 'tintype depth2img "a bronze statue" -i in.png --depth depth.png -m stable-diffusion-2-depth',
+    "upscale": "tintype upscale -i in.png -m stable-diffusion-x4-upscaler",
     "class2img": 'tintype class2img "red apple"',
 }
 OTHER_FORMATS = (".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
@@ -105,7 +108,7 @@ def _request(arguments: argparse.Namespace) -> Request:
         if first in given:
             raise ValueError(f"the {first} is given twice; expected it first or with --{first}, not both")
         given[first] = arguments.first
-    if first is not None and first not in given:
+    if first is not None and first not in given and arguments.task not in UNPROMPTED:
         raise ValueError(f"no {first}; expected it first, such as: {EXAMPLES[arguments.task]}")
     return Request(**given)
 

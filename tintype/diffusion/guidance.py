@@ -30,37 +30,55 @@ class Guidance:
     end: float = 0.0
 
 
-def guided(denoiser: Denoiser, conds: Sequence[Weighted], uncond: Conditioning | None, guidance: Guidance) -> Denoise:
+def guided(
+    denoiser: Denoiser,
+    conds: Sequence[Weighted],
+    uncond: Conditioning | None,
+    guidance: Guidance,
+    away: Weighted | None = None,
+) -> Denoise:
     """uncond + scale * sum of weight * (cond - uncond), in x0 (Ho & Salimans 2022, eq. 6; Liu et al. 2022, eq. 11, for
     several conditionings: A1111's AND).
 
-    Conditionings of equal shapes run as one batch. Where the unconditional answer has no share, or there is no
-    `uncond`, it is not computed. Raises `ValueError` for several conditionings that need an `uncond` and have none, and
-    for a `pag_scale` that the network cannot serve.
+    `away`: what the unconditional answer itself is led away from, adding weight * (uncond - away): with the picture
+    alone as `uncond`, nothing as `away` and the picture's scale less 1, this is InstructPix2Pix's guidance (Brooks et
+    al. 2023, eq. 3). Conditionings of equal shapes run as one batch. Where the unconditional answer has no share, or
+    there is no `uncond`, it is not computed. Raises `ValueError` for several conditionings that need an `uncond` and
+    have none, and for a `pag_scale` that the network cannot serve.
     """
-    inside = _guided(denoiser, conds, uncond, guidance)
+    inside = _guided(denoiser, conds, uncond, guidance, away)
     if guidance.start == math.inf and guidance.end <= 0:
         return inside
     outside = _guided(denoiser, conds, uncond, Guidance())
     return lambda x, sigma: (inside if guidance.end < sigma <= guidance.start else outside)(x, sigma)
 
 
-def _guided(denoiser: Denoiser, conds: Sequence[Weighted], uncond: Conditioning | None, guidance: Guidance) -> Denoise:
+def _guided(
+    denoiser: Denoiser,
+    conds: Sequence[Weighted],
+    uncond: Conditioning | None,
+    guidance: Guidance,
+    away: Weighted | None = None,
+) -> Denoise:
     if not conds:
         raise ValueError("got no conditioning; expected at least one (weight, Conditioning)")
     weights, given = [weight for weight, _ in conds], [cond for _, cond in conds]
-    needs_uncond = guidance.scale != 1 or not math.isclose(sum(weights), 1)
+    assert away is None or uncond is not None
+    needs_uncond = guidance.scale != 1 or not math.isclose(sum(weights), 1) or away is not None
     if needs_uncond and uncond is None and len(conds) > 1:
         raise ValueError(
             f"{len(conds)} conditionings of weights {weights}: give `uncond`, which they are measured from"
         )
     first = [uncond] if uncond is not None and needs_uncond else []
-    answers = _answers(denoiser.bind, [*first, *given])
+    answers = _answers(denoiser.bind, [*first, *given, *([] if away is None else [away[1]])])
     perturbed = _answers(denoiser.bind_perturbed, given) if guidance.pag_scale else None
 
     def denoise(x: Tensor, sigma: float) -> Tensor:
         found = answers(x, sigma)
+        farther = None if away is None else away[0] * (found[0] - found.pop())
         result = _combined(found, weights, guidance.scale)
+        if farther is not None:
+            result = result + farther
         if perturbed is not None:
             result = result + guidance.pag_scale * _distance(found[len(first) :], perturbed(x, sigma), weights)
         if not guidance.rescale and guidance.threshold is None:

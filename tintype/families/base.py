@@ -32,7 +32,7 @@ AnyConditioner = (
 
 
 # mask: 1 where the picture is drawn anew, signed from -1 to 1; masked: the latent of the picture, gray (or black) under
-# the mask; picture: that of a whole picture; depth: from -1 (near) to 1; low: a small picture, of the latent's size
+# the mask; picture: that of a whole picture, raw; depth: from -1 (far) to 1; low: a small picture, of the latent's size
 Further = Literal["mask", "signed_mask", "masked", "masked_black", "picture", "depth", "low"]
 
 
@@ -155,6 +155,11 @@ class LatentDiffusion:
         if not isinstance(self.conditioner, TextConditioner | TextTowers | BertConditioner):
             raise ValueError(f"the model {self.config.name} reads no prompts; expected one that is steered by text")
         return self.conditioner
+
+    @property
+    def reads_objects(self) -> bool:
+        """Whether it hears, beside a text, which objects are there and in which boxes."""
+        return isinstance(self.conditioner, TextConditioner) and self.conditioner.objects is not None
 
     @property
     def towers(self) -> tuple[TextConditioner, ...]:

@@ -6,7 +6,7 @@ from tintype.conditioning.class_label import ClassConditioner
 from tintype.diffusion.denoiser import repeated
 from tintype.families.base import LatentDiffusion
 from tintype.tasks.further import refuse_others
-from tintype.tasks.plan import Plan, from_noise
+from tintype.tasks.plan import Plan, from_noise, prompted
 from tintype.tasks.request import Request
 from tintype.tasks.steering import Stage, Steering
 from tintype.tasks.task import Task
@@ -20,10 +20,11 @@ def prepare(model: LatentDiffusion, request: Request) -> Request:
 
 def class_of(model: LatentDiffusion, request: Request) -> int:
     """The number of the class that a request names. Raises `ValueError` for one that the model does not have."""
-    if not isinstance(model.conditioner, ClassConditioner):
+    names, count = model.config.labels, len(model.config.labels)
+    if isinstance(model.conditioner, ClassConditioner):
+        count = model.conditioner.config.num_classes
+    elif not model.reads_objects:
         raise ValueError(f"the model {model.config.name} knows no classes; expected one that is steered by them")
-    names = model.config.labels
-    count = model.conditioner.config.num_classes
     label = (request.label or "").strip()
     if label in names:
         return names.index(label)
@@ -34,9 +35,11 @@ def class_of(model: LatentDiffusion, request: Request) -> int:
 
 
 def plan(model: LatentDiffusion, request: Request, noise: Noise) -> Plan:
-    assert isinstance(model.conditioner, ClassConditioner)
-    rows = len(noise.seeds)
-    cond = repeated(model.conditioner([class_of(model, request)]), rows)
+    """A model that reads objects beside a text hears of one, anywhere, and no text."""
+    found, rows = class_of(model, request), len(noise.seeds)
+    if not isinstance(model.conditioner, ClassConditioner):
+        return from_noise(model, request, noise, prompted(model, request, noise, objects=((found, None),)))
+    cond = repeated(model.conditioner([found]), rows)
     uncond = None if request.cfg_scale == 1 else model.conditioner.empty(rows)
     return from_noise(model, request, noise, Steering(stages=(Stage(((1.0, cond),), uncond),)))
 

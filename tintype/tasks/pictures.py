@@ -16,7 +16,7 @@ from tintype.families.base import LatentDiffusion
 from tintype.tasks.request import LARGEST_SIDE, Request
 
 LIMITS = Limits(max_pixels=LARGEST_SIDE**2)
-NAMED = ("image", "mask", "map")  # the fields of a request that are pictures
+NAMED = ("image", "mask", "depth", "map")  # the fields of a request that are pictures
 NUMBERS = ("map",)  # those whose pixels are numbers of classes, whatever they look like
 BY_DIGEST = "sha256:"
 
@@ -26,8 +26,8 @@ def read(request: Request, name: str) -> Image.Image:
     none that can be read."""
     source: str | None = getattr(request, name)
     if source is None:
-        flag = f"--{name} FILE"
-        raise ValueError(f"{request.task} begins with a picture; expected one: {flag}")
+        wanted = "begins with a picture" if name == "image" else f"needs a {name}"
+        raise ValueError(f"{request.task} {wanted}; expected one: --{name} FILE")
     if source.startswith(BY_DIGEST):
         raise ValueError(f"{name}: the picture it was made from is not stored in it; give it: --{name} FILE")
     shown = f"{source[:20]}…" if source.startswith("data:") else source
@@ -117,9 +117,13 @@ def pixels(picture: Image.Image) -> Tensor:
 def encoded(model: LatentDiffusion, image: Tensor) -> Tensor:
     """image: B 3 H W in [-1, 1] -> latents B C h w, wrapped: the posterior's mean, so that the same picture is always
     the same latent."""
+    return model.space.wrap(posterior_mean(model, image)).contiguous(memory_format=torch.channels_last)
+
+
+def posterior_mean(model: LatentDiffusion, image: Tensor) -> Tensor:
+    """The same, raw: as the autoencoder gives it."""
     weight = model.autoencoder.post_quant_conv.weight
-    found = model.autoencoder.encode(image.to(weight)).mean
-    return model.space.wrap(found.float()).contiguous(memory_format=torch.channels_last)
+    return model.autoencoder.encode(image.to(weight)).mean.float()
 
 
 def in_rows(latent: Tensor, count: int) -> Tensor:

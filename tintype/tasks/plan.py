@@ -11,13 +11,15 @@ from torch import Tensor
 
 from tintype.common.config import nearest
 from tintype.common.rng import Noise
+from tintype.conditioning.prompt import PlacedObject
 from tintype.conditioning.towers import TextTowersConfig
 from tintype.diffusion.denoiser import Conditioning, Denoise, Denoiser
 from tintype.diffusion.guidance import Guidance
 from tintype.diffusion.names import A1111_XL, canonical, preset, spacing
 from tintype.diffusion.preset import Preset
 from tintype.diffusion.samplers import SAMPLERS, paces_itself, takes
-from tintype.families.base import LatentDiffusion
+from tintype.diffusion.tiles import Tiled, Tiling
+from tintype.families.base import Further, LatentDiffusion
 from tintype.models.unet import UNet
 from tintype.tasks.further import all_new
 from tintype.tasks.request import Request
@@ -30,12 +32,14 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
     """x: B C h w at sigmas[0]; `steering` says what guides which step; `wrap` turns the guided denoise function into
-    the constrained one. `then`: the plan that goes on from this one's latents (B C h w, wrapped), if there is one."""
+    the constrained one; `end` makes of x at the last level what the constraint says it is. `then`: the plan that goes
+    on from this one's latents (B C h w, wrapped), if there is one."""
 
     x: Tensor
     sigmas: Tensor
     steering: Steering
     wrap: Callable[[Denoise], Denoise]
+    end: Callable[[Tensor, float], Tensor] = lambda x, sigma: x
     then: "Callable[[Tensor], Plan] | None" = None
 
 
@@ -112,13 +116,23 @@ def heard(model: LatentDiffusion, request: Request, sigmas: Tensor) -> Denoiser:
 
 
 def denoiser_of(model: LatentDiffusion, request: Request) -> Denoiser:
-    """The model's denoiser; a network that is told the guidance scale has the resolved request's."""
+    """The model's denoiser; a network that is told the guidance scale has the resolved request's, one that is to work
+    in tiles does."""
     network = model.denoiser.network
-    if not _guides_itself(model):
-        return model.denoiser
-    assert isinstance(network, UNet)
-    assert request.cfg_scale is not None
-    return dataclasses.replace(model.denoiser, network=network.at_guidance(request.cfg_scale))
+    if _guides_itself(model):
+        assert isinstance(network, UNet)
+        assert request.cfg_scale is not None
+        network = network.at_guidance(request.cfg_scale)
+    if (tiling := tiling_of(request)) is not None:
+        network = Tiled(network, tiling)
+    return dataclasses.replace(model.denoiser, network=network)
+
+
+def tiling_of(request: Request) -> Tiling | None:
+    """In cells of the latent, which are pixels of a small picture beside it."""
+    if request.tile is None:
+        return None
+    return Tiling(request.tile, request.tile // 4 if request.overlap is None else request.overlap)
 
 
 def around(model: LatentDiffusion, request: Request) -> Request:
@@ -175,13 +189,27 @@ def pure_noise(model: LatentDiffusion, request: Request, noise: Noise, sigma: fl
     return noise.first(shape).to(memory_format=torch.channels_last) * size
 
 
-def prompted(model: LatentDiffusion, request: Request, noise: Noise) -> Steering:
-    """What the prompts of a resolved request say, a row a picture; a model that nothing steers takes none."""
+def prompted(
+    model: LatentDiffusion, request: Request, noise: Noise, objects: tuple[PlacedObject, ...] = ()
+) -> Steering:
+    """What the prompts of a resolved request say, a row a picture; a model that nothing steers takes none. `objects`:
+    what is there beside it, for a model that reads objects."""
     if model.conditioner is None:
         if request.prompt or request.negative_prompt:
             raise ValueError(f"prompt {request.prompt!r}: {model.config.name} reads none; expected an empty one")
         return Steering(stages=(Stage(((1.0, Conditioning()),), None),))
-    return steer(model.reads, around(model, request), done(request, spaced(model, request)), len(noise.seeds))
+    sigmas = done(request, spaced(model, request))
+    return steer(model.reads, around(model, request), sigmas, len(noise.seeds), objects=objects)
+
+
+def refuse_unless_shown(model: LatentDiffusion, request: Request, what: Further, example: str) -> None:
+    """Raises `ValueError` for a model that is not shown this beside the noise."""
+    if model.config.further != (what,):
+        shown = "low-resolution picture" if what == "low" else what
+        raise ValueError(
+            f"{model.config.name} is not shown a {shown} beside the noise; {request.task} expects a model that is: "
+            f"{example}"
+        )
 
 
 def from_noise(model: LatentDiffusion, request: Request, noise: Noise, steering: Steering) -> Plan:
@@ -208,7 +236,8 @@ def from_latent(model: LatentDiffusion, request: Request, noise: Noise, latent: 
 
 def keeping(model: LatentDiffusion, request: Request, begun: Plan, known: Tensor, cells: Tensor) -> Plan:
     """A plan held to what is known of the picture: there the estimate of x0 is that, whatever the network says, and so
-    the path leads to it from what its noise makes of it at the first level.
+    the path leads to it from what its noise makes of it at the first level. Programs that end above zero decode what
+    is known without the noise that is left there.
 
     known: B C h w, wrapped; cells: 1 1 h w, 1 where all is new, 0 where all is known.
     """
@@ -221,7 +250,10 @@ def keeping(model: LatentDiffusion, request: Request, begun: Plan, known: Tensor
     def held(denoise: Denoise) -> Denoise:
         return lambda x, sigma: torch.lerp(known, denoise(x, sigma), cells)
 
-    return dataclasses.replace(begun, x=x, wrap=held)
+    def ended(x: Tensor, sigma: float) -> Tensor:
+        return torch.where(cells > 0, x, known * (1 + sigma**2) ** 0.5)
+
+    return dataclasses.replace(begun, x=x, wrap=held, end=ended)
 
 
 def done(request: Request, sigmas: Tensor) -> Tensor:

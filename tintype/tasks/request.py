@@ -24,15 +24,20 @@ TASKS: dict[str, str] = {
     "img2img": "a picture from a picture and a sentence",
     "inpaint": "paint a part of a picture anew",
     "outpaint": "continue a picture beyond its sides",
+    "edit": "change a picture as a sentence says",
+    "depth2img": "a picture from a picture, its depth and a sentence",
+    "upscale": "a picture at four times its size",
     "class2img": "a picture of a class",
     "layout2img": "a picture of named boxes",
     "map2img": "a picture of a map of classes",
     "sample": "a picture that nothing steers",
 }  # by the name of its file in `tasks`
-WITH_PICTURE = ("img2img", "inpaint", "outpaint")
+WITH_PICTURE = ("img2img", "inpaint", "outpaint", "edit", "depth2img", "upscale")
 MASKED = ("inpaint",)
 LAID_OUT = ("layout2img",)
 PROMPTED = ("txt2img", *WITH_PICTURE, *LAID_OUT)
+UNPROMPTED = ("upscale",)  # may do without a prompt
+LARGEST_NOISE_LEVEL = 350  # of Stable Diffusion's upscaler: x4-upscaling.yaml
 LARGEST_CLIP_SKIP = 32  # layers of the deepest text tower
 BOUNDS: dict[str, tuple[float, float]] = {
     "seed": (-1, LARGEST_SEED),
@@ -52,6 +57,10 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "hires_steps": (1, LARGEST_STEPS),
     "cfg_scale": (0, 100),
     "pag_scale": (0, 100),
+    "image_cfg_scale": (1, 100),
+    "noise_level": (0, LARGEST_NOISE_LEVEL),
+    "tile": (16, LARGEST_SIDE),
+    "overlap": (0, LARGEST_SIDE),
     "threshold": (0.5, 1),
     **dict.fromkeys(
         ("strength", "variation_strength", "hires_strength", "eta", "cfg_rescale", "cfg_start", "cfg_end"), (0, 1)
@@ -172,13 +181,15 @@ class Request:
     strength: float | None = dataclasses.field(
         default=None,
         metadata=_of(
-            ("img2img", "inpaint", "outpaint"),
+            ("img2img", "inpaint", "outpaint", "depth2img"),
             help="how much is made anew, 0 (nothing) to 1 (all): the share of the steps that is done",
         ),
     )
     resize: Literal["stretch", "crop", "fill"] = dataclasses.field(
         default="stretch",
-        metadata=_of(("img2img", "inpaint"), help="how the picture is brought to another width and height"),
+        metadata=_of(
+            ("img2img", "inpaint", "edit", "depth2img"), help="how the picture is brought to another width and height"
+        ),
     )
     mask: str | None = dataclasses.field(
         default=None, metadata=_of(MASKED, help="white where the picture is painted anew; gray is in between")
@@ -201,6 +212,23 @@ class Request:
     bottom: int = _beyond("below")
     beyond: Literal["mirror", "noise"] = dataclasses.field(
         default="mirror", metadata=_of(("outpaint",), help="what is beyond the sides at first")
+    )
+    image_cfg_scale: float | None = dataclasses.field(
+        default=None, metadata=_of(("edit",), help="how closely to follow the picture (default: 1.5)")
+    )
+    depth: str | None = dataclasses.field(
+        default=None, metadata=_of(("depth2img",), help="how near all of the picture is: white near, black far")
+    )
+    noise_level: int | None = dataclasses.field(
+        default=None,
+        metadata=_of(("upscale",), help="noise put on the picture first: the more, the freer; 0 to 350 (default: 20)"),
+    )
+    tile: int | None = dataclasses.field(
+        default=None,
+        metadata=_of(("upscale",), help="work on squares of so many pixels of the picture (default: on all at once)"),
+    )
+    overlap: int | None = dataclasses.field(
+        default=None, metadata=_of(("upscale",), help="pixels that neighbouring tiles share (default: a quarter)")
     )
     label: str | None = dataclasses.field(
         default=None, metadata=_of(("class2img",), help="the class: a name the model knows, or its number")

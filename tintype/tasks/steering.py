@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from tintype.conditioning.language import at_call, parts, schedule
-from tintype.conditioning.prompt import Framing, Prompt
+from tintype.conditioning.prompt import Framing, PlacedObject, Prompt
 from tintype.conditioning.text import Conditioner
 from tintype.conditioning.towers import TextTowersConfig
 from tintype.diffusion.denoiser import Conditioning, Denoise, repeated
@@ -37,10 +37,12 @@ class Wording:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A wording as conditionings, a row a picture. `uncond` is None where guidance does not need it."""
+    """A wording as conditionings, a row a picture. `uncond` is None where guidance does not need it; `away` is what
+    it is led away from in turn, where there is such."""
 
     conds: tuple[Weighted, ...]
     uncond: Conditioning | None
+    away: Weighted | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,11 +63,11 @@ class Steering:
 
         return dataclasses.replace(self, stages=tuple(map(of, self.stages)))
 
-    def beside(self, concat: Tensor) -> "Steering":
-        """The same, with these channels beside the noise. concat: B C h w."""
+    def beside(self, concat: Tensor, vector: Tensor | None = None) -> "Steering":
+        """The same, with these channels beside the noise, and this vector where one is given. concat: B C h w."""
 
         def shown(cond: Conditioning) -> Conditioning:
-            return dataclasses.replace(cond, concat=concat)
+            return dataclasses.replace(cond, concat=concat, vector=cond.vector if vector is None else vector)
 
         stages = tuple(
             Stage(
@@ -89,8 +91,11 @@ def check(conditioner: object, request: Request) -> None:
             raise ValueError(f"{name}: this model was not told the {number} of its pictures; leave it out")
 
 
-def steer(conditioner: Conditioner, request: Request, sigmas: Tensor, count: int) -> Steering:
-    """The steering of a resolved request, for `count` pictures along these noise levels. Each prompt is read once."""
+def steer(
+    conditioner: Conditioner, request: Request, sigmas: Tensor, count: int, *, objects: tuple[PlacedObject, ...] = ()
+) -> Steering:
+    """The steering of a resolved request, for `count` pictures along these noise levels. Each prompt is read once;
+    `objects` are said with all but the negative one."""
     said = [wording(request, call) for call in range(max(len(sigmas) - 1, 1))]
     if all(one == said[0] for one in said):
         said = said[:1]
@@ -99,7 +104,8 @@ def steer(conditioner: Conditioner, request: Request, sigmas: Tensor, count: int
 
     def rows(prompt: Prompt) -> Conditioning:
         if prompt not in read:
-            read[prompt] = repeated(conditioner([prompt]), count)
+            told = prompt if prompt.negative else dataclasses.replace(prompt, objects=objects)
+            read[prompt] = repeated(conditioner([told]), count)
         return read[prompt]
 
     def stage(one: Wording) -> Stage:
