@@ -54,7 +54,7 @@ from tintype.recipes.sheets import sheet, to_picture
 from tintype.training.state import checkpoints
 
 HELD_OUT = 20_000_000  # index of the first scene that is measured with; training never gets there
-REFERENCE, RECONSTRUCTED, DRAWN = 8192, 1024, 1000  # scenes and pictures
+REFERENCE, RECONSTRUCTED, DRAWN = 8192, 1024, 500  # scenes and pictures
 STEPS = 12  # of DPM-Solver++(2M)
 BATCH = 50
 

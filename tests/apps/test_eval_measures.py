@@ -196,7 +196,9 @@ def test_clip_score(capsys: pytest.CaptureFixture[str], tmp_path: Path, pictures
     shown = [np.asarray(Image.open(one)) for one in sorted(pictures.glob("*.png"))]
     captions = [one.read_text() for one in sorted(reference.glob("*.txt"))]
     assert told["clip_score"] == pytest.approx(float(clip.score(shown, captions).double().mean()), rel=1e-5)
-    assert "a caption" in refused(capsys, tmp_path, "clip-score", pictures, "--clip", tmp_path / "clip.safetensors")
+    for command in (["clip-score", pictures, "--clip"], ["retrieval", "--data", pictures]):
+        said = refused(capsys, tmp_path, *command, tmp_path / "clip.safetensors")
+        assert f"14 of 14 samples of {pictures} have no caption (first: 000.png); expected one for each" in said
     extractor = ["--extractor", "clip", "--weights", tmp_path / "clip.safetensors"]
     by_clip = measured(capsys, tmp_path, "pictures", pictures, "--reference", reference, *extractor)
     assert str(by_clip["extractor"]).startswith("clip-")

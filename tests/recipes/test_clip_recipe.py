@@ -13,10 +13,13 @@ from tintype.checkpoints.clip import load_clip
 from tintype.common.files import load_tensors
 from tintype.conditioning.clip import to_pixels
 from tintype.conditioning.text import words_of
+from tintype.data.encoding import make_latents
+from tintype.data.preparation.origins import SourceOptions
 from tintype.data.preparation.run import PrepareOptions, prepare
 from tintype.data.prepared import Prepared
 from tintype.data.scenes import Scenes, is_held_out
 from tintype.data.selection import save_selection
+from tintype.models.autoencoder import Autoencoder, AutoencoderConfig
 from tintype.objectives.contrastive import loss_at_chance
 from tintype.recipes import run
 from tintype.recipes.clip import ContrastiveRecipe
@@ -102,6 +105,23 @@ def test_a_filtered_folder_is_learned_as_well(tmp_path: Path) -> None:
     settings = (f"data={tmp_path / 'chosen'}", "held_out=1")
     assert sum(map(len, recipe(*settings).split())) == 3
     assert recipe(*settings).inputs() != recipe(f"data={tmp_path / 'prepared'}").inputs()
+
+
+def test_a_picture_without_a_caption_is_named_before_anything_is_learned(tmp_path: Path) -> None:
+    (pictures(tmp_path / "pictures", 6) / "4.txt").unlink()
+    prepare(tmp_path / "pictures", tmp_path / "prepared", PrepareOptions(source=SourceOptions(captions="given")))
+    said = r"^1 of 6 samples of .*/prepared has no caption \(first: 4\.png\); .* `tintype prepare --require-caption`"
+    with pytest.raises(ValueError, match=said):
+        recipe(f"data={tmp_path / 'prepared'}", "held_out=1").prepare(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["clip", "autoencoder"])
+def test_latents_are_no_pictures(name: str, tmp_path: Path) -> None:
+    prepare(pictures(tmp_path / "pictures", 6), tmp_path / "prepared", PrepareOptions())
+    stage = Autoencoder(AutoencoderConfig(width=4, mult=(1,), num_blocks=1, patch_size=2, norm_groups=4))
+    make_latents(tmp_path / "latents", Prepared(tmp_path / "prepared"), stage, source="these", progress=False)
+    with pytest.raises(ValueError, match=r"/latents holds latents, and pictures are needed; expected the folder of"):
+        small(name, f"data={tmp_path / 'latents'}", "held_out=1").prepare(tmp_path)
 
 
 def test_sigmoid_runs_have_a_bias() -> None:

@@ -219,21 +219,61 @@ def test_pictures_are_mirrored_when_asked_and_every_caption_is_read(tmp_path: Pa
 
 
 def test_a_sample_that_nothing_is_said_of_is_trained_on_as_one_that_nothing_steers(
-    tmp_path: Path, autoencoder: Path
+    tmp_path: Path, autoencoder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for name in ("a", "b", "c"):
-        (tmp_path / "pictures").mkdir(exist_ok=True)
+    for name in ("a/a", "b", "c"):
+        (tmp_path / "pictures" / "a").mkdir(exist_ok=True, parents=True)
         Image.new("RGB", (16, 16), "red").save(tmp_path / "pictures" / f"{name}.png")
-    (tmp_path / "pictures" / "a.txt").write_text("a red thing")
-    prepare(tmp_path / "pictures", tmp_path / "prepared", PrepareOptions(source=SourceOptions(captions="given")))
+    (tmp_path / "pictures" / "a" / "a.txt").write_text("a red thing")
+    options = PrepareOptions(source=SourceOptions(kind="classes", captions="given"))
+    prepare(tmp_path / "pictures", tmp_path / "prepared", options)
     data = (f"data={tmp_path / 'prepared'}", "held_out=1")
 
     def batch(condition: str) -> dict[str, torch.Tensor]:
         recipe = small("latent_diffusion", *settings(autoencoder, condition), *data)
         return dict(recipe.prepare(tmp_path).source.batch(0, 2))
 
-    assert batch("class")["label"].tolist() == [256, 256]  # the null class
+    assert sorted(batch("class")["label"].tolist()) == [0, 256]  # the null class
     assert sorted(batch("text")["end"].tolist()) == [1, 4]  # start and end, and those with three words between
+    assert [record.getMessage() for record in caplog.records] == [
+        f"2 of 3 samples of {tmp_path / 'prepared'} have no {what} (first: b.png); trained on as what nothing steers"
+        for what in ("class", "caption")
+    ]
+
+
+def test_data_that_cannot_steer_is_refused_before_the_first_step(tmp_path: Path, autoencoder: Path) -> None:
+    """More classes than there is room for, maps that are missing, and nothing at all that would steer."""
+    prepare(drawings(tmp_path), tmp_path / "prepared", PrepareOptions())  # classes 0 to 2
+    (tmp_path / "mapped" / "masks").mkdir(parents=True)
+    for number in range(4):
+        Image.new("RGB", (16, 16), (50 * number, 90, 90)).save(tmp_path / "mapped" / f"{number}.png")
+        Image.new("L", (16, 16), 4 + number).save(tmp_path / "mapped" / "masks" / f"{number}.png")
+    prepare(tmp_path / "mapped", tmp_path / "maps", PrepareOptions())
+    (tmp_path / "mapped" / "masks" / "2.png").unlink()
+    prepare(tmp_path / "mapped", tmp_path / "fewer", PrepareOptions())
+
+    def made(condition: str, name: str, *more: str) -> None:
+        data = (f"data={tmp_path / name}", "held_out=1")
+        small("latent_diffusion", *settings(autoencoder, condition), *data, *more).prepare(tmp_path)
+
+    for classes in (1, 2):
+        with pytest.raises(ValueError, match=rf"classes {classes} is for classes 0 to {classes - 1}, .* has class 2; "):
+            made("class", "prepared", f"steering.classes={classes}")
+    made("class", "prepared", "steering.classes=3")
+    with pytest.raises(ValueError, match=r"steering\.classes 7 .* has class 7; .*--set steering\.classes=8"):
+        made("semantic", "maps", "steering.classes=7")
+    made("semantic", "maps", "steering.classes=8")
+    with pytest.raises(ValueError, match=r"^1 of 4 samples of .*/fewer has no mask \(first: 2\.png\); expected a map"):
+        made("semantic", "fewer", "steering.classes=8")
+    for condition, name, what in (
+        ("layout", "prepared", "box"),
+        ("text", "maps", "caption"),
+        ("class", "maps", "class"),
+    ):
+        with pytest.raises(
+            ValueError, match=rf"^none of the \d samples of .*{name} has a {what}, so nothing would steer"
+        ):
+            made(condition, name)
 
 
 def test_latents_of_many_sizes_train_in_batches_of_one(tmp_path: Path, autoencoder: Path) -> None:

@@ -18,6 +18,7 @@ from tqdm import tqdm
 import tintype
 from tintype.apps.evaluate_inputs import (
     autoencoder_named,
+    check_captioned,
     check_paired,
     classes_of,
     extractor_named,
@@ -273,6 +274,7 @@ def _compared(
 
 def _clip_score(arguments: argparse.Namespace, out: Path, progress: Progress) -> Outcome:
     pictures = pictures_named(arguments, None)
+    check_captioned(pictures)
     clip = load_clip(Path(arguments.clip), device=arguments.device)
     sums = CaptionSums(clip.likeness)
     told: dict[str, Json] = {"pictures": pictures.told, "clip": state_digest(clip.network)}
@@ -288,6 +290,7 @@ def _clip_score(arguments: argparse.Namespace, out: Path, progress: Progress) ->
 
 def _retrieval(arguments: argparse.Namespace, out: Path, progress: Progress) -> Outcome:
     data = stored(arguments.data, arguments.size)
+    check_captioned(data)
     clip = load_clip(Path(arguments.clip), device=arguments.device)
     sums = RetrievalSums(clip)
     told: dict[str, Json] = {"clip": state_digest(clip.network), "data": data.told}

@@ -16,6 +16,7 @@ from tintype.checkpoints.native import load_network
 from tintype.checkpoints.single_file import load_first_stage
 from tintype.checkpoints.tensors import open_tensors
 from tintype.common.files import METADATA_KEY
+from tintype.data.known import require_each
 from tintype.data.opening import open_samples
 from tintype.data.prepared import DATASET, Prepared
 from tintype.data.samples import Samples
@@ -109,6 +110,19 @@ def check_paired(pictures: Stored, reference: Stored) -> None:
         raise ValueError(f"{len(pictures)} pictures, {len(reference)} of the reference; expected as many")
     folders = [
         one.samples.samples if isinstance(one.samples, Resized) else one.samples for one in (pictures, reference)
+def check_captioned(pictures: Pictures) -> None:
+    """Before any is measured, by name."""
+    match pictures:
+        case Stored():
+            samples, data = pictures.samples, pictures.source
+        case Sampled():
+            samples, data = pictures.said, "--captions"
+        case _:
+            return
+    remedy = "expected one for each: a .txt beside the picture, or a folder of `tintype prepare --require-caption`"
+    require_each(samples, "caption", data=data, remedy=remedy, count=len(pictures))
+
+
     ]
     named = [[name.with_suffix("") for name in one.names] for one in folders if isinstance(one, Folder)]
     if len(named) == 2:

@@ -8,7 +8,7 @@ is known of the samples beside the picture. `encoding.py` writes it, resumably; 
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal, NamedTuple, cast
@@ -184,15 +184,21 @@ class StoredLatents:
         return self.contents.samples
 
     def __getitem__(self, index: int, /) -> Sample:
+        file, names, _ = self._open(int(self._shard[index]))
+        row = int(self._row[index])
+        mean: Tensor = file.get_slice("mean")[row]
+        logvar = file.get_slice("logvar")[row] if "logvar" in names else torch.full_like(mean, -torch.inf)
+        return replace(self.described(index), mean=mean, logvar=logvar)
+
+    def described(self, index: int, /) -> Sample:
+        """Without its latent."""
         file, names, ends = self._open(int(self._shard[index]))
         row = int(self._row[index])
         start = int(ends[row - 1]) if row else 0
         record = _read(file.get_slice("records")[start : int(ends[row])].numpy().tobytes())
-        mean: Tensor = file.get_slice("mean")[row]
-        logvar = file.get_slice("logvar")[row] if "logvar" in names else torch.full_like(mean, -torch.inf)
         masked = "mask" in names and ("masked" not in names or bool(file.get_slice("masked")[row]))
         mask = file.get_slice("mask")[row].numpy() if masked else None
-        return Sample(**record._asdict(), mean=mean, logvar=logvar, mask=mask)
+        return Sample(**record._asdict(), mask=mask)
 
     def space(self, *, per_channel: bool) -> LatentSpace:
         """What brings these latents to unit variance: shift and scale of each channel, or one scale alone, as LDM's

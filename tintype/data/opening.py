@@ -36,3 +36,14 @@ def open_samples(folder: Path) -> DataSet:
         )
     prepared = Prepared(folder)
     return DataSet(prepared, prepared.info.digest)
+
+
+def open_pictures(folder: Path) -> Sized:
+    """Those of `open_samples`, each with its picture. Raises `ValueError` for a folder of latents, which have none."""
+    samples = open_samples(folder).samples
+    if isinstance(samples, StoredLatents):
+        raise ValueError(
+            f"{folder} holds latents, and pictures are needed; expected the folder of `tintype prepare` or `tintype "
+            "filter` that they were made from"
+        )
+    return samples

@@ -4,10 +4,12 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tintype.common.config import Json, from_json
 from tintype.common.files import load_tensors
@@ -55,22 +57,45 @@ class Prepared:
             )
         finally:
             os.close(shard)
-        record = self._parse(index, told)
+        sample = self._described(index, self._parse(index, told))
+        try:
+            pixels = np.asarray(read_picture(picture).image)
+            return replace(sample, picture=pixels, mask=read_classes(mask) if mask else None)
+        except Refused as error:
+            raise self._damaged(index, str(error)) from error
+
+    def described(self, index: int, /) -> Sample:
+        """Without what has to be decoded, picture and mask."""
+        return self._described(self._number(index), self.record(index))
+
+    def _described(self, index: int, record: dict[str, Json]) -> Sample:
         captions = cast("list[str]", record.get("captions", []))
         boxes = cast("list[dict[str, float]]", record.get("boxes", []))
         label = int(self.labels[index])
         try:
             return Sample(
-                picture=np.asarray(read_picture(picture).image),
+                name=cast("str | None", record.get("origin")),
                 caption=captions[0] if captions else None,
                 other_captions=tuple(captions[1:]),
                 label=None if label < 0 else label,
                 boxes=tuple(box_from_json(box) for box in boxes),
-                mask=read_classes(mask) if mask else None,
                 framing=_framing(record, self.sizes[index].tolist()),
             )
-        except (Refused, KeyError) as error:
+        except KeyError as error:
             raise self._damaged(index, str(error)) from error
+
+    def mask(self, index: int) -> NDArray[np.uint8] | None:
+        """H W, the class at each pixel, where there is one."""
+        index = self._number(index)
+        if not self.masked[index]:
+            return None
+        shard = self._open(index)
+        try:
+            return read_classes(self._read(shard, index, self._mask[index]))
+        except Refused as error:
+            raise self._damaged(index, str(error)) from error
+        finally:
+            os.close(shard)
 
     def record(self, index: int) -> dict[str, Json]:
         """What is known of a sample, without its picture: key, origin, captions, and what its source gave."""

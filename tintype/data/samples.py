@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ class Sample:
 
     picture: H W 3 uint8; mask: H W uint8, a class or 0/1 at each pixel; mean, logvar: C h w, of the raw latent.
     other_captions: further sentences that say what the picture shows, where it has several; framing: the size it came
-    in and what of it was cut off.
+    in and what of it was cut off; name: what its source calls it, where that is kept.
     """
 
     picture: NDArray[np.uint8] | None = None
@@ -39,6 +39,7 @@ class Sample:
     logvar: Tensor | None = None
     other_captions: tuple[str, ...] = ()
     framing: Framing | None = None
+    name: str | None = None
 
 
 class Samples(Protocol):
@@ -46,6 +47,20 @@ class Samples(Protocol):
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: int, /) -> Sample: ...
+
+
+@runtime_checkable
+class Described(Protocol):
+    """Samples that can be told of for less than what a picture costs to decode."""
+
+    def described(self, index: int, /) -> Sample:
+        """What is known of it without decoding anything."""
+        ...
+
+
+def described(samples: Samples, index: int) -> Sample:
+    """A sample, without its picture where that would have to be decoded."""
+    return samples.described(index) if isinstance(samples, Described) else samples[index]
 
 
 # Reads its tensors from some samples; all that is random in it comes from the generator.

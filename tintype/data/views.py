@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tintype.data.augment import mirrored
-from tintype.data.samples import Sample, Samples
+from tintype.data.samples import Sample, Samples, described
 
 Sizes = NDArray[np.int32]  # N 2: height and width of each sample
 
@@ -31,6 +31,9 @@ class Part:
 
     def __getitem__(self, index: int, /) -> Sample:
         return self.samples[int(self.numbers[index])]
+
+    def described(self, index: int, /) -> Sample:
+        return described(self.samples, int(self.numbers[index]))
 
     @property
     def sizes(self) -> Sizes:

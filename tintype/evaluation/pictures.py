@@ -15,7 +15,7 @@ from torch import Tensor
 from tintype.common.config import Json
 from tintype.conditioning.class_label import ClassConditioner
 from tintype.data.pictures import Refused, read_picture
-from tintype.data.samples import Sample, Samples
+from tintype.data.samples import Sample, Samples, described
 from tintype.diffusion.denoiser import Conditioning
 from tintype.families.base import LatentDiffusion
 from tintype.generation import generate, generate_each
@@ -90,9 +90,13 @@ class Folder:
             picture = read_picture(path.read_bytes()).image
         except (OSError, Refused) as error:
             raise ValueError(f"{path} is not a readable picture ({error}); remove it, or make it again") from error
-        caption = path.with_suffix(".txt")
+        return replace(self.described(index), picture=np.asarray(picture))
+
+    def described(self, index: int, /) -> Sample:
+        """Without its picture."""
+        caption = (self.path / self.names[index]).with_suffix(".txt")
         said = caption.read_text(encoding="utf-8").strip() if caption.is_file() else None
-        return Sample(picture=np.asarray(picture), caption=said or None)
+        return Sample(caption=said or None, name=str(self.names[index]))
 
 
 class Resized:
@@ -108,6 +112,9 @@ class Resized:
         sample = self.samples[index]
         assert sample.picture is not None
         return replace(sample, picture=np.asarray(squared(Image.fromarray(sample.picture), self.size)))
+
+    def described(self, index: int, /) -> Sample:
+        return described(self.samples, index)
 
 
 def squared(picture: Image.Image, side: int) -> Image.Image:
@@ -134,6 +141,9 @@ class Captioned:
     def __getitem__(self, index: int, /) -> Sample:
         said = self.said[index]
         return replace(said, picture=self.samples[index].picture)
+
+    def described(self, index: int, /) -> Sample:
+        return described(self.said, index)
 
 
 class Sampled:

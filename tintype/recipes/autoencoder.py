@@ -29,7 +29,7 @@ from tintype.checkpoints.native import load_network, read_header, save_network
 from tintype.common.files import load_tensors
 from tintype.common.rng import generator
 from tintype.data.augment import center_crop, flips, random_crop
-from tintype.data.opening import open_samples
+from tintype.data.opening import open_pictures, open_samples
 from tintype.data.samples import Batches, SceneSamples, images
 from tintype.data.scenes import SceneConfig, Scenes
 from tintype.data.sources import appearance
@@ -153,7 +153,7 @@ class AutoencoderTraining(Recipe):
         if self.data is None:
             scenes = Scenes(self.scenes, font=self.font)
             return SceneSamples(scenes, self.samples), SceneSamples(scenes, self.held_out, first=SHOWN)
-        samples = open_samples(Path(self.data)).samples
+        samples = open_pictures(Path(self.data))
         if (count := len(samples) - self.held_out) < 1:
             raise ValueError(f"data={self.data} has {len(samples)} samples, held_out is {self.held_out}; expected more")
         return Part(samples, range(count)), Part(samples, range(count, len(samples)))

@@ -25,7 +25,8 @@ from tintype.common.rng import generator
 from tintype.conditioning.clip import CLIPModel, CLIPModelConfig
 from tintype.conditioning.text import TextReader, word_ids
 from tintype.data.augment import any_caption, random_resized_crop
-from tintype.data.opening import open_samples
+from tintype.data.known import require_each
+from tintype.data.opening import open_pictures, open_samples
 from tintype.data.samples import Batches, Samples, SceneSamples, images, texts
 from tintype.data.scenes import SceneConfig, Scenes, is_held_out, with_article
 from tintype.data.sources import appearance
@@ -108,7 +109,9 @@ class ContrastiveRecipe(Recipe):
         """What is learned from and what measures."""
         if self.data is None:
             return SceneSamples(Scenes(self.scenes, font=self.font), self.samples), self._unseen_scenes()
-        every = open_samples(Path(self.data)).samples
+        every = open_pictures(Path(self.data))
+        remedy = "expected one for each: `tintype prepare --require-caption`, or `tintype filter --min-caption 1`"
+        require_each(every, "caption", data=self.data, remedy=remedy)
         if not 0 < self.held_out < len(every):
             raise ValueError(f"held_out {self.held_out}: expected 1 to {len(every) - 1}, {self.data} has {len(every)}")
         order = torch.randperm(len(every), generator=generator("held out")).numpy()

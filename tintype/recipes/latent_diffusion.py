@@ -38,7 +38,7 @@ from tintype.data.buckets import order_of
 from tintype.data.encoding import make_latents
 from tintype.data.latents import StoredLatents
 from tintype.data.opening import open_samples
-from tintype.data.samples import Batches, Column, SceneSamples, images, latents
+from tintype.data.samples import Batches, Column, Samples, SceneSamples, images, latents
 from tintype.data.scenes import SceneConfig, Scenes
 from tintype.data.sources import appearance
 from tintype.data.views import Part, Sized
@@ -63,6 +63,7 @@ from tintype.recipes.steering import (
     Steering,
     SteeringConfig,
     SteeringSizes,
+    check_steering,
     columns_of,
     conditions_of,
     nothing,
@@ -145,12 +146,13 @@ class LatentDiffusionTraining(Recipe):
         torch.manual_seed(self.train.seed)
         taken = self._taken()
         data = self._data(out, taken.first_stage)
-        space = taken.space or data.space(taken.first_stage)
         channels, factor = taken.first_stage.config.latent_channels, taken.first_stage.config.factor
         config = steering_config(self.condition, self.steering, text=self._text(), factor=factor)
         if taken.tower is not None:
             config = taken.tower.config
             warn_of_words(taken.tower, data.training)
+        check_steering(config, data.every, data=self.data or "the scenes")
+        space = taken.space or data.space(taken.first_stage)
         unet_config = steered_unet(self.unet, config, channels=channels)
         unet, steering = UNet(unet_config), taken.tower or _network(config)
         family = FamilyConfig(
@@ -263,7 +265,7 @@ class LatentDiffusionTraining(Recipe):
             make_latents(out / "latents", samples, first_stage, source=told, batch_size=64, replace=True)
             stored = StoredLatents(out / "latents", autoencoder=first_stage)
             unseen = SceneSamples(scenes, self.held_out, first=SHOWN)
-            return Data(training=stored, unseen=unseen, stored=stored, size=self.scenes.size)
+            return Data(every=stored, training=stored, unseen=unseen, stored=stored, size=self.scenes.size)
         folder = Path(self.data)
         samples = open_samples(folder).samples
         stored = StoredLatents(folder, autoencoder=first_stage) if isinstance(samples, StoredLatents) else None
@@ -271,6 +273,7 @@ class LatentDiffusionTraining(Recipe):
             raise ValueError(f"data={folder} has {len(samples)} samples, held_out is {self.held_out}; expected more")
         factor = 1 if stored is None else first_stage.config.factor
         return Data(
+            every=samples,
             training=Part(samples, range(count)),
             unseen=Part(samples, range(count, len(samples))),
             stored=stored,
@@ -303,8 +306,10 @@ class Taken(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Data:
-    """`stored`: where latents are read instead of pictures; `size`: of the pictures, in pixels."""
+    """`every`: all of them, of scenes those that are trained on. `stored`: where latents are read instead of
+    pictures; `size`: of the pictures, in pixels."""
 
+    every: Samples
     training: Sized
     unseen: Sized
     stored: StoredLatents | None

@@ -14,7 +14,8 @@ from tintype.conditioning.class_label import ClassConditioner, ClassConfig
 from tintype.conditioning.layout import LayoutConditioner, LayoutConfig
 from tintype.conditioning.spatial import SpatialConditioner, SpatialConfig
 from tintype.conditioning.text import TextConditioner, TextConfig
-from tintype.data.samples import Column, Samples, labels, labels_or, layouts, masks, texts
+from tintype.data.known import WORDS, Slot, known, lacking, mask_of, require_each
+from tintype.data.samples import Column, Samples, described, labels, labels_or, layouts, masks, texts
 from tintype.diffusion.denoiser import Conditioning
 from tintype.models.token_transformer import TokenTransformerConfig
 from tintype.models.unet import UNetConfig
@@ -22,6 +23,7 @@ from tintype.objectives.conditions import Condition, condition_of
 
 log = logging.getLogger(__name__)
 LOOKED_AT = 256  # samples whose captions are searched for words that were never taught
+MAPS_LOOKED_AT = 4096  # a map has to be decoded, which takes up to a millisecond
 
 Steered = Literal["none", "class", "text", "layout", "semantic"]
 Steering = TextConditioner | ClassConditioner | LayoutConditioner | SpatialConditioner
@@ -120,10 +122,57 @@ def nothing(network: Steering | None, cond: Conditioning) -> Conditioning | None
             return network.empty(len(cond.context))
 
 
+def check_steering(config: SteeringConfig | None, samples: Samples, *, data: str) -> None:
+    """Raise `ValueError` for samples that this cannot be trained on: a class there is no room for, a map that is not
+    there, nothing at all that steers. Where some have nothing, say how many: they are trained on all the same."""
+    match config:
+        case None:
+            return
+        case TextConfig():
+            _check_slot("caption", samples, data, classes=None, expected="captions beside the pictures or in a table")
+        case ClassConfig():
+            _check_slot(
+                "label", samples, data, classes=config.null_class, expected="a folder of pictures for each class"
+            )
+        case LayoutConfig():
+            _check_slot("boxes", samples, data, classes=config.num_classes, expected="pictures with COCO annotations")
+        case SpatialConfig():
+            require_each(
+                samples, "mask", data=data, remedy="expected a map of classes for each: `tintype prepare --masks`"
+            )
+            chosen = (mask_of(samples, number) for number in _spread(len(samples), MAPS_LOOKED_AT))
+            _check_classes(max(int(mask.max()) for mask in chosen if mask is not None), config.num_classes, data)
+
+
+def _check_slot(slot: Slot, samples: Samples, data: str, *, classes: int | None, expected: str) -> None:
+    found = known(samples, slot)
+    if not (found >= 0).any():
+        raise ValueError(
+            f"none of the {len(samples):,} samples of {data} has a {WORDS[slot]}, so nothing would steer; expected "
+            f"{expected} (see `tintype prepare`), or another condition: --set condition=none"
+        )
+    if classes is not None:
+        _check_classes(int(found.max()), classes, data)
+    if said := lacking(samples, found, slot, data=data):
+        log.warning("%s; trained on as what nothing steers", said)
+
+
+def _check_classes(highest: int, classes: int, data: str) -> None:
+    if highest >= classes:
+        raise ValueError(
+            f"steering.classes {classes} is for classes 0 to {classes - 1}, {data} has class {highest}; expected more: "
+            f"--set steering.classes={highest + 1}"
+        )
+
+
+def _spread(size: int, count: int) -> range:
+    """At most so many numbers below `size`, evenly."""
+    return range(0, size, -(-size // count))
+
+
 def warn_of_words(tower: TextConditioner, samples: Samples) -> None:
     """Say which words of the captions a frozen tower was never taught: training leaves them out."""
-    numbers = range(0, len(samples), -(-len(samples) // LOOKED_AT))
-    found = [samples[number] for number in numbers]
+    found = [described(samples, number) for number in _spread(len(samples), LOOKED_AT)]
     captions = [one for sample in found for one in (sample.caption, *sample.other_captions) if one is not None]
     unknown = [tower.read(caption).unknown for caption in captions]
     if not any(unknown):
