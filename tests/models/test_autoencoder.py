@@ -1,6 +1,7 @@
 """The autoencoder against diffusers on small random weights, and what it promises besides."""
 
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
@@ -89,6 +90,26 @@ def expect_channels_last(module: nn.Module, given: tuple[torch.Tensor, ...], out
 def test_sides_that_do_not_divide_are_refused(size: tuple[int, int]) -> None:
     with pytest.raises(ValueError, match="both sides must be multiples of 8"):
         Autoencoder(SMALL).encode(torch.zeros(1, 3, *size))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"width": 0}, "width 0: expected 1 or more"),
+        ({"patch_size": 0}, "patch_size 0: expected 1 or more"),
+        ({"norm_groups": 0}, "norm_groups 0: expected 1 or more"),
+        ({"mult": ()}, r"mult \(\): expected a level or more"),
+        ({"mult": (1, 0)}, r"mult \(1, 0\): expected .* of 1 or more each"),
+        ({"num_blocks": -1}, "num_blocks -1: expected 0 or more"),
+        ({"norm_groups": 7}, "norm_groups 7: 16 channels do not divide into as many; .*, such as 1"),
+        ({"norm_groups": 12, "mult": (3, 2)}, "norm_groups 12: 32 channels .* such as 4"),
+        ({"attention_levels": (2,)}, r"attention_levels \(2,\): expected some of 0 to 1"),
+    ],
+)
+def test_sizes_that_cannot_be_are_refused(changes: dict[str, Any], said: str) -> None:
+    sizes: dict[str, Any] = {"width": 16, "mult": (1, 2), "norm_groups": 8}
+    with pytest.raises(ValueError, match=said):
+        Autoencoder(AutoencoderConfig(**(sizes | changes)))
 
 
 def test_posterior_is_a_gaussian() -> None:

@@ -57,5 +57,7 @@ def test_an_act_norm_that_was_fitted_gives_unit_variance() -> None:
 def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match="a picture of 32 x 16: a critic of 3 layers expects sides of 24 or more"):
         Critic(CriticConfig(width=2))(torch.zeros(2, 3, 16, 32))
-    with pytest.raises(ValueError, match="width 64, num_layers 0: expected 1 or more"):
+    with pytest.raises(ValueError, match="critic: num_layers 0: expected 1 or more"):
         CriticConfig(num_layers=0)
+    with pytest.raises(ValueError, match="critic: image_channels 0: expected 1 or more"):
+        CriticConfig(image_channels=0)

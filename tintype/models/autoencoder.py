@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from tintype.common.config import added
 from tintype.nn.attention import AttentionBlock
 from tintype.nn.blocks import Downsample, ResBlock, Upsample
-from tintype.nn.layers import to_channels_last
+from tintype.nn.layers import check_groups, to_channels_last
 
 NORM_EPS = 1e-6
 PLACES_AT_ONCE = 4096
@@ -37,6 +37,13 @@ class AutoencoderConfig:
     def __post_init__(self) -> None:
         if self.codebook_size is not None and self.codebook_size < 1:
             raise ValueError(f"codebook_size {self.codebook_size}: expected 1 or more, or none for a Gaussian latent")
+        for name in ("image_channels", "latent_channels", "width", "patch_size", "norm_groups"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} {getattr(self, name)}: expected 1 or more")
+        if min(self.mult, default=0) < 1:
+            raise ValueError(f"mult {self.mult}: expected a level or more, of 1 or more each")
+        if self.num_blocks < 0:
+            raise ValueError(f"num_blocks {self.num_blocks}: expected 0 or more")
 
     @property
     def moments(self) -> int:
@@ -211,6 +218,10 @@ class Autoencoder(nn.Module):
 
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
+        check_groups(config.norm_groups, [config.width * mult for mult in config.mult])
+        if not set(config.attention_levels) <= set(range(len(config.mult))):
+            last = len(config.mult) - 1
+            raise ValueError(f"attention_levels {config.attention_levels}: expected some of 0 to {last}")
         self.config = config
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)

@@ -25,8 +25,9 @@ class CriticConfig:
     norm: Literal["batch", "act"] = "batch"
 
     def __post_init__(self) -> None:
-        if self.width < 1 or self.num_layers < 1:
-            raise ValueError(f"critic: width {self.width}, num_layers {self.num_layers}: expected 1 or more")
+        for name in ("image_channels", "width", "num_layers"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"critic: {name} {getattr(self, name)}: expected 1 or more")
 
 
 class ActNorm(nn.Module):

@@ -13,7 +13,7 @@ from tintype.common.config import added
 from tintype.nn.attention import AttentionBlock, KeysValues, SpatialTransformer
 from tintype.nn.blocks import Downsample, ResBlock, Upsample
 from tintype.nn.embedding import guidance_embedding, timestep_embedding
-from tintype.nn.layers import Layers, to_channels_last
+from tintype.nn.layers import Layers, check_groups, to_channels_last
 from tintype.nn.lean import lean
 
 TransformerKV = tuple[tuple[KeysValues, ...], ...]  # one entry per block of a spatial transformer
@@ -118,6 +118,7 @@ class UNet(nn.Module):
 
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()
+        check_groups(config.norm_groups, [config.width * mult for mult in (1, *config.mult)])
         self.config = config
         self.checkpointing = False
         width, emb = config.width, 4 * config.width

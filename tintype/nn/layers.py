@@ -1,5 +1,6 @@
 """Small things about modules: a typed list, a convolution, and their memory layout."""
 
+import math
 from collections.abc import Iterable, Iterator
 from typing import Generic, TypeVar, cast
 
@@ -23,6 +24,16 @@ class Layers(nn.Module, Generic[M]):
 
     def __len__(self) -> int:
         return len(self._modules)
+
+
+def check_groups(groups: int, widths: Iterable[int]) -> None:
+    """Raise `ValueError` where a group norm of so many groups does not fit these numbers of channels."""
+    for channels in widths:
+        if groups < 1 or channels % groups:
+            raise ValueError(
+                f"norm_groups {groups}: {channels} channels do not divide into as many; expected a divisor of every "
+                f"level's width, such as {math.gcd(channels, groups)}"
+            )
 
 
 class Conv3x3(nn.Conv2d):
