@@ -33,7 +33,20 @@ def test_the_log_holds_means_since_its_last_line(tmp_path: Path) -> None:
     assert (last["step"], last["loss"]) == (12, pytest.approx(sum(seen[10:]) / 2, abs=1e-5))
     assert second["half"] == pytest.approx(second["loss"] / 2, abs=1e-5)
     assert first["rate"] == CONFIG.rate(4)
-    assert second["samples_per_s"] > 0
+    assert all(line["samples_per_s"] > 0 for line in (first, second, last))
+
+
+@pytest.mark.parametrize(("steps", "every", "expected"), [(3, 5, 4.0), (1, 5, 1.0), (4, 2, 4.0)])
+def test_the_speed_is_told_from_the_first_line_on(
+    steps: int, every: int, expected: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Steps of 4 samples take a second each, the first one 3 more; of one step alone these count."""
+    times = iter([0.0, *(4.0 + step for step in range(20))])
+    moments = [next(times)]
+    monkeypatch.setattr("tintype.training.hooks.time.perf_counter", lambda: moments[-1])
+    log = Log(tmp_path / "log.jsonl", every=every, last=steps)
+    run(tmp_path, steps=steps, hooks=[lambda report: moments.append(next(times)), log])
+    assert {line["samples_per_s"] for line in lines(tmp_path / "log.jsonl")} == {expected}
 
 
 def test_what_is_not_finite_is_no_part_of_a_mean(tmp_path: Path) -> None:

@@ -55,8 +55,7 @@ class Log:
 
     def __call__(self, report: Report) -> None:
         if not self._begun:
-            forget(self.path, report.state.step)
-            self._begun = True
+            self._begin(report)
         for name, value in report.metrics.items():
             finite = value.isfinite()
             self._sums[name] = value.where(finite, 0.0) + self._sums.get(name, 0.0)
@@ -65,7 +64,7 @@ class Log:
         if report.state.step % self.every and report.state.step != self.last:
             return
         now = time.perf_counter()
-        speed = (report.samples - self._samples_at) / (now - self._time_at) if self._samples_at else 0.0
+        speed = (report.samples - self._samples_at) / (now - self._time_at)
         line: dict[str, float | None] = {
             "step": report.state.step,
             "samples": report.samples,
@@ -81,6 +80,18 @@ class Log:
         if self.show is not None:
             self.show(line, report.state.step)
         self._sums, self._counts, self._skipped, self._samples_at, self._time_at = {}, {}, 0.0, report.samples, now
+
+    def _begin(self, report: Report) -> None:
+        """Speed is that after the first step of this process, which takes longer than others; of one step alone it is
+        that since the run was made ready."""
+        step = report.state.step
+        forget(self.path, step)
+        self.path.touch()  # the folder is known as a run's from its first step on
+        self._begun = True
+        if step % self.every and step != self.last:
+            self._samples_at, self._time_at = report.samples, time.perf_counter()
+        else:
+            self._samples_at = report.samples - report.samples // step
 
 
 def forget(path: Path, step: int) -> None:
