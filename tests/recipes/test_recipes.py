@@ -38,9 +38,10 @@ from tintype.objectives.conditions import TextCondition
 from tintype.objectives.denoising import DenoisingObjective
 from tintype.objectives.perceptual import FeatureDistance
 from tintype.recipes import RECIPES, run
+from tintype.recipes.base import KEPT
 from tintype.recipes.default_text2img import DefaultText2Img, taught_words
 from tintype.tasks.request import Request
-from tintype.training.state import changeable
+from tintype.training.state import changeable, check_folder
 
 
 def published(out: Path) -> dict[str, bytes]:
@@ -336,11 +337,47 @@ def test_what_may_change_when_a_run_goes_on() -> None:
     assert {name: changeable(make()) for name, make in RECIPES.items()} == {name: every | own[name] for name in own}
 
 
-def test_a_finished_run_is_not_made_shorter(classifier: Path) -> None:
+def test_a_finished_run_is_not_made_shorter(classifier: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which is said before anything is made ready."""
     before = times(classifier), published(classifier)
+    monkeypatch.setattr(type(small("scene_classifier")), "prepare", refuse)
     with pytest.raises(ValueError, match=r"train\.steps 3: .*step-00000004 is at step 4; expected 4 or more"):
         run(small("scene_classifier", "train.steps=3"), classifier, progress=False)
     assert (times(classifier), published(classifier)) == before
+
+
+def test_a_folder_of_something_else_is_left_alone(classifier: Path, tmp_path: Path) -> None:
+    """Photos, a prepared data set, latents; but a run that was killed before its first step has some, and goes on."""
+    for place, names in (
+        ("photos", ["a.jpg", "b.jpg", "c.jpg", "d.jpg"]),
+        ("prepared", [".lock", "00000.tar", "dataset.json"]),
+        ("stored", [".lock", "latents.json"]),
+        ("both", ["latents/latents.json", "mine.txt"]),
+        ("killed", [".lock", "latents/latents.json", "tensorboard/events"]),
+        ("hidden", [".DS_Store"]),
+        ("published", ["log.jsonl", "classifier.safetensors"]),
+        ("one", ["step-00000004/train.pt", "notes.txt"]),
+    ):
+        for name in names:
+            (tmp_path / place / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / place / name).touch()
+    for place, said in (("photos", r"a\.jpg, b\.jpg, c\.jpg, …"), ("prepared", "00000.tar, dataset.json")):
+        before = sorted((tmp_path / place).iterdir())
+        with pytest.raises(ValueError, match=rf"/{place} holds other files \({said}\) and no run; expected an empty"):
+            run(small("scene_classifier"), tmp_path / place, progress=False)
+        assert sorted((tmp_path / place).iterdir()) == before
+    refused = {place.name for place in tmp_path.iterdir() if _is_refused(place)}
+    assert refused == {"photos", "prepared", "stored", "both"}
+    check_folder(classifier, kept=KEPT)
+    check_folder(tmp_path / "absent", kept=KEPT)
+
+
+def _is_refused(place: Path) -> bool:
+    try:
+        check_folder(place, kept=KEPT)
+    except ValueError:
+        return True
+    return False
 
 
 def test_a_folder_holds_one_run_at_a_time(classifier: Path) -> None:
@@ -383,7 +420,8 @@ def test_two_processes_of_the_command_are_one(
     if accumulate == 1:
         assert [process.returncode for process in processes] == [2, 2]
         assert all("train.accumulate 1 cannot be shared by 2 processes" in err for _, err in said)
-        assert os.listdir(tmp_path / "two") in ([], [".lock"])
+        assert not any("Traceback" in err for _, err in said)
+        assert not (tmp_path / "two").exists()
         return
     assert [process.returncode for process in processes] == [0, 0], said
     assert [out for out, _ in said] == [f"finished: {tmp_path / 'two'}\n", ""]

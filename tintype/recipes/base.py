@@ -17,9 +17,11 @@ from tintype.objectives.base import Objective
 from tintype.training.hooks import Log, Measured, Progress, Sheets
 from tintype.training.loop import Hook, Source, TrainConfig, train
 from tintype.training.power_ema import gamma_of, reconstruct
-from tintype.training.state import MAY_CHANGE, TrainingState, changeable, check_recipe
+from tintype.training.state import LOG, MAY_CHANGE, TrainingState, changeable, check_folder, check_recipe, check_steps
 from tintype.training.tensorboard import TensorBoard
-from tintype.training.world import joined
+from tintype.training.world import announced, joined
+
+KEPT = ("latents", "tensorboard")  # what a run makes in its folder before its first step, and goes on with
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,13 +75,16 @@ def run(recipe: Recipe, out: Path, *, progress: bool = True) -> bool:
     """Train into `out`, going on where an earlier call with the same folder stopped, and publish the result there.
 
     Raises `ValueError` for a device that is not there and for a folder that cannot be made, where a run is going on, or
-    that holds one of another recipe. Under torchrun the first process prepares before the others, so that what is kept
-    in `out` is made once, and publishes: there the answer is True, in the others False.
+    that holds one of another recipe, a longer one, or something else. Under torchrun the first process prepares before
+    the others, so that what is kept in `out` is made once, and publishes: there the answer is True, in the others
+    False.
     """
     usable_device(recipe.train.device)
     told = to_json(recipe)
     assert isinstance(told, dict)
     told["inputs"] = dict(recipe.inputs())
+    announced().share(recipe.train.accumulate)  # before the processes join: one that left then would leave the others
+    check_folder(out, kept=KEPT)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -88,16 +93,16 @@ def run(recipe: Recipe, out: Path, *, progress: bool = True) -> bool:
             "name another"
         ) from error
     with joined(recipe.train.device) as world, reserved(out) if world.rank == 0 else nullcontext():
-        world.share(recipe.train.accumulate)  # its refusal should not wait for `prepare`
         if world.rank > 0:
             world.wait()
         check_recipe(out, told, changeable(recipe))  # before `prepare` replaces what the other run keeps
+        check_steps(out, recipe.train.steps)
         prepared = recipe.prepare(out)
         if world.rank == 0:
             world.wait()
         last = recipe.train.steps
         board = TensorBoard(out / "tensorboard", last=last) if recipe.tensorboard else None
-        log = Log(out / "log.jsonl", last=last, show=None if board is None else board.trained)
+        log = Log(out / LOG, last=last, show=None if board is None else board.trained)
         hooks: list[Hook] = [log, *prepared.hooks]
         if progress:
             hooks.append(Progress(last))

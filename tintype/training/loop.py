@@ -25,7 +25,7 @@ from tintype.training.guard import Buffers, Guard
 from tintype.training.networks import fit_networks
 from tintype.training.parallel import Parallel, Replicated
 from tintype.training.power_ema import forget_snapshots
-from tintype.training.state import TrainingState, clear_leftovers, stopping
+from tintype.training.state import TrainingState, check_steps, clear_leftovers, stopping
 from tintype.training.world import ALONE, World
 
 log = logging.getLogger(__name__)
@@ -139,9 +139,8 @@ def _begun(parts: Mapping[str, nn.Module], config: TrainConfig, out: Path, world
     state = TrainingState(parts, optimizers, config.ema_decay, stds=config.ema_stds, world=sharing)
     if world.rank == 0:
         clear_leftovers(out)
+    check_steps(out, config.steps)
     found = state.resume(out)
-    if state.step > config.steps:
-        raise ValueError(f"train.steps {config.steps}: {found} is at step {state.step}; expected {state.step} or more")
     if world.rank == 0:
         forget_snapshots(out, state.step)
         if found is not None:

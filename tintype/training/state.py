@@ -28,6 +28,7 @@ from tintype.training.power_ema import power, save_snapshot
 from tintype.training.world import ALONE, World
 
 SHARDS = "shards"
+LOG = "log.jsonl"
 MAY_CHANGE = {"may_change": True}  # metadata of a recipe's field that may have another value when a run goes on
 # torch.load on damaged files: of archives, pickles, text and numbers in them
 DAMAGE = (OSError, EOFError, RuntimeError, ValueError, TypeError, LookupError, pickle.UnpicklingError, struct.error)
@@ -227,6 +228,24 @@ def changeable(recipe: object, path: str = "") -> set[str]:
     """The paths ("train.steps") of the fields marked `MAY_CHANGE` in a dataclass and in those it holds."""
     if not dataclasses.is_dataclass(recipe):
         return set()
+def check_folder(out: Path, *, kept: Sequence[str]) -> None:
+    """Raise `ValueError` for a folder of something else than a run: it has neither checkpoint nor log, nor only what is
+    `kept` of one that was killed before its first step (hidden files are no one's)."""
+    if not out.is_dir() or checkpoints(out) or (out / LOG).exists():
+        return
+    others = sorted(path.name for path in out.iterdir() if not path.name.startswith(".") and path.name not in kept)
+    if others:
+        named = ", ".join(others[:3] + ["…"] * (len(others) > 3))
+        raise ValueError(f"{out} holds other files ({named}) and no run; expected an empty folder, or one to be made")
+
+
+def check_steps(out: Path, steps: int) -> None:
+    """Raise `ValueError` when the newest checkpoint of `out` is beyond so many steps."""
+    found = checkpoints(out)
+    if found and (step := int(found[-1].name[5:])) > steps:
+        raise ValueError(f"train.steps {steps}: {found[-1]} is at step {step}; expected {step} or more")
+
+
     found: set[str] = set()
     for field in dataclasses.fields(recipe):
         name = f"{path}{field.name}"

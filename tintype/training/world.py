@@ -69,13 +69,18 @@ class World:
 ALONE = World()
 
 
+def announced() -> World:
+    """What this process will be once it has joined the others that torchrun started."""
+    return World(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
+
+
 @contextmanager
 def joined(device: str) -> Generator[World]:
     """The processes that torchrun started; without it, this one alone.
 
     Raises `ValueError` when "cuda" is to give each its own GPU and there are not so many.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if announced().size == 1:
         yield World()
         return
     if device == "cuda":  # each process its own GPU
