@@ -57,6 +57,18 @@ def test_a_full_disk(tmp_path: Path, size: int, file: str) -> None:
     assert_equal(everything(run(out, **SETTINGS)), whole)
 
 
+@pytest.mark.parametrize(
+    ("steps", "said"), [(3, "after step 3; the same command goes on from .*0002"), (1, "after step 1; .* begins anew")]
+)
+def test_an_interrupt_says_what_goes_on(tmp_path: Path, steps: int, said: str) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    settings = SETTINGS if steps > 2 else SETTINGS | {"save_every": 5}
+    with pytest.raises(KeyboardInterrupt, match=said):
+        run(tmp_path, **settings, hooks=[after(steps, interrupt)])
+
+
 def test_a_full_disk_under_the_log(tmp_path: Path) -> None:
     """A line that was cut short gives way when the run goes on."""
     path = tmp_path / "log.jsonl"

@@ -200,8 +200,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         less = "a smaller train.batch_size" if parsed.command == "train" else "smaller or fewer pictures"
         print(f"tintype {parsed.command}: not enough memory; ask for {less}", file=sys.stderr)
         return FAILED
-    except KeyboardInterrupt:
-        print(f"tintype {parsed.command}: stopped", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        print(f"tintype {parsed.command}: {' '.join(['stopped', *map(str, interrupt.args)])}", file=sys.stderr)
         return INTERRUPTED
 
 

@@ -200,7 +200,7 @@ class TrainingState:
 
 @contextmanager
 def stopping(out: Path, state: TrainingState) -> Generator[None]:
-    """Say, of an error that ends a run, after which step it came and where the last good checkpoint is."""
+    """Say, of what ends a run, after which step it came and where the last good checkpoint is."""
     try:
         yield
     except FloatingPointError as error:
@@ -209,6 +209,10 @@ def stopping(out: Path, state: TrainingState) -> Generator[None]:
         raise
     except OSError as error:
         raise OSError(f"stopped after step {state.step}: {error}; {_last(out)}") from error
+    except KeyboardInterrupt as interrupt:
+        found = checkpoints(out)
+        begin = f"goes on from {found[-1]}" if found else f"begins anew, for there is no checkpoint in {out}"
+        raise KeyboardInterrupt(f"after step {state.step}; the same command {begin}") from interrupt
 
 
 def _last(out: Path) -> str:
@@ -224,10 +228,6 @@ def clear_leftovers(out: Path) -> None:
         remove_folder(leftover)
 
 
-def changeable(recipe: object, path: str = "") -> set[str]:
-    """The paths ("train.steps") of the fields marked `MAY_CHANGE` in a dataclass and in those it holds."""
-    if not dataclasses.is_dataclass(recipe):
-        return set()
 def check_folder(out: Path, *, kept: Sequence[str]) -> None:
     """Raise `ValueError` for a folder of something else than a run: it has neither checkpoint nor log, nor only what is
     `kept` of one that was killed before its first step (hidden files are no one's)."""
@@ -246,6 +246,10 @@ def check_steps(out: Path, steps: int) -> None:
         raise ValueError(f"train.steps {steps}: {found[-1]} is at step {step}; expected {step} or more")
 
 
+def changeable(recipe: object, path: str = "") -> set[str]:
+    """The paths ("train.steps") of the fields marked `MAY_CHANGE` in a dataclass and in those it holds."""
+    if not dataclasses.is_dataclass(recipe):
+        return set()
     found: set[str] = set()
     for field in dataclasses.fields(recipe):
         name = f"{path}{field.name}"
