@@ -103,5 +103,5 @@ def test_a_distance_that_would_take_anything_for_a_copy_is_refused() -> None:
 
 def test_without_the_package_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "imagehash", None)
-    with pytest.raises(ValueError, match=r"need the package ImageHash: pip install 'tintype\[train\]'"):
+    with pytest.raises(ValueError, match=r"need the package ImageHash: pip install --editable '\.\[train\]'"):
         sign([scene(0)])

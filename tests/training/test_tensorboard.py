@@ -73,5 +73,7 @@ def test_a_run_that_goes_on_shows_each_step_once(tmp_path: Path) -> None:
 
 def test_without_tensorboard_it_is_said_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tintype.training.tensorboard, "find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"TensorBoard is not installed; expected pip install 'tintype\[train\]'"):
+    with pytest.raises(
+        ValueError, match=r"TensorBoard is not installed; expected pip install --editable '\.\[train\]'"
+    ):
         TensorBoard(tmp_path, last=1)

@@ -26,7 +26,9 @@ def signatures(samples: Sequence[Sample]) -> Signatures:
     try:
         from imagehash import phash
     except ImportError as error:
-        raise ValueError("near duplicates need the package ImageHash: pip install 'tintype[train]'") from error
+        raise ValueError(
+            "near duplicates need the package ImageHash: pip install --editable '.[train]' in the clone"
+        ) from error
     found: list[NDArray[np.uint8]] = []
     for sample in samples:
         assert sample.picture is not None  # prepared samples have one

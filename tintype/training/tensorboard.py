@@ -25,7 +25,10 @@ class TensorBoard:
 
     def __init__(self, folder: Path, *, last: int) -> None:
         if find_spec("tensorboard") is None:
-            raise ValueError("tensorboard true: TensorBoard is not installed; expected pip install 'tintype[train]'")
+            raise ValueError(
+                "tensorboard true: TensorBoard is not installed; expected pip install --editable '.[train]' in the "
+                "clone"
+            )
         self.folder, self.last = folder, last
         self._writer: SummaryWriter | None = None
 

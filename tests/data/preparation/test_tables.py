@@ -171,7 +171,7 @@ def test_without_pyarrow_a_parquet_table_says_what_to_install(tmp_path: Path, mo
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "pyarrow" else real(name))
     monkeypatch.setattr(builtins, "__import__", _without_pyarrow(builtins.__import__))
     with pytest.raises(
-        ValueError, match=r"t.parquet is a Parquet table, which needs pyarrow; .*pip install 'tintype\[train\]'"
+        ValueError, match=r"t.parquet is a Parquet table, which needs pyarrow; .*pip install --editable '\.\[train\]'"
     ):
         prepared(root, tmp_path / "out")
 

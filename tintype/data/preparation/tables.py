@@ -251,5 +251,6 @@ def check_parquet(path: Path) -> None:
     """Raises `ValueError` where the library that reads Parquet is not installed."""
     if importlib.util.find_spec("pyarrow") is None:
         raise ValueError(
-            f"{path} is a Parquet table, which needs pyarrow; expected it installed: pip install 'tintype[train]'"
+            f"{path} is a Parquet table, which needs pyarrow; expected it installed: pip install --editable "
+            "'.[train]' in the clone"
         )
