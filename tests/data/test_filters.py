@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -223,3 +224,22 @@ def test_a_clip_from_a_file_judges(
     assert [one["number"] for one in told["examples"]] == below
     assert [one["value"] for one in told["examples"]] == pytest.approx([float(cosines[one]) for one in below], abs=1e-5)
     assert len(below) == 5
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("min_size", -3, "1 or more"),
+        ("max_aspect", 0.5, "1 or more"),
+        ("min_caption", -1, "0 or more"),
+        ("max_unsafe", 1.5, "0 to 1"),
+        ("max_watermark", -0.1, "0 to 1"),
+        ("min_clip_score", math.nan, "-1 to 1"),
+        ("duplicates", 65, "0 to 31"),
+        ("duplicates", -1, "0 to 31"),
+    ],
+)
+def test_a_threshold_that_means_nothing_is_refused(name: str, value: float, expected: str) -> None:
+    """Before a picture is read."""
+    with pytest.raises(ValueError, match=rf"^{name} {value:g}: expected {expected}$"):
+        FilterConfig(**{name: value})  # type: ignore[arg-type]

@@ -14,6 +14,7 @@ from PIL import Image
 from tintype.data.samples import Sample
 
 HASH, SMALL = 8, 48  # bytes of a signature
+FURTHEST = 8 * HASH // 2 - 1  # bits that hashes of copies may differ by: those of others differ by half of them
 ALIKE = 10.0  # grey levels that two small pictures of copies may differ by, in the mean
 SIGNATURE = np.zeros(HASH + SMALL, np.uint8)
 
@@ -45,8 +46,8 @@ def copies(signed: Signatures, preference: NDArray[np.int64], *, distance: int) 
     of all. Whatever is not kept is near one that is. Hashes are compared where one of `distance` + 1 parts of them is
     equal, which is so for all that are near (the pigeonhole principle), not each with each.
     """
-    if not 0 <= distance < 8 * HASH // 2:
-        raise ValueError(f"duplicates {distance}: expected 0 to {8 * HASH // 2 - 1} bits of {8 * HASH}")
+    if not 0 <= distance <= FURTHEST:
+        raise ValueError(f"duplicates {distance}: expected 0 to {FURTHEST} bits of {8 * HASH}")
     rank = np.empty(len(signed), np.int64)
     rank[preference] = np.arange(len(signed))
     instead = np.full(len(signed), -1)

@@ -6,6 +6,7 @@ Stable Diffusion's: a cosine of 0.28 and more by CLIP ViT-B/32 (LAION-5B's Engli
 below 0.8 for 1.x), p_unsafe below 0.1 for 2.x, sides of 512 and more.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, cast
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from tintype.common.config import Json
 from tintype.data.columns import column
-from tintype.data.duplicates import SIGNATURE, copies, signatures
+from tintype.data.duplicates import FURTHEST, SIGNATURE, copies, signatures
 from tintype.data.prepared import Prepared
 from tintype.data.samples import Sample
 
@@ -47,6 +48,23 @@ class FilterConfig:
     min_clip_score: float | None = None
     same_bytes: bool = False
     duplicates: int | None = None
+
+    def __post_init__(self) -> None:
+        """Raises `ValueError` for what would remove nothing or all, whatever the data."""
+        for name, least, most in (
+            ("min_size", 1, None),
+            ("max_aspect", 1, None),
+            ("min_caption", 0, None),
+            ("max_caption", 0, None),
+            ("max_watermark", 0, 1),
+            ("max_unsafe", 0, 1),
+            ("min_clip_score", -1, 1),
+            ("duplicates", 0, FURTHEST),
+        ):
+            value = getattr(self, name)
+            if value is not None and not least <= value <= (math.inf if most is None else most):
+                expected = f"{least} or more" if most is None else f"{least} to {most}"
+                raise ValueError(f"{name} {value:g}: expected {expected}")
 
 
 class Clip(NamedTuple):
