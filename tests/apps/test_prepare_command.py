@@ -129,3 +129,19 @@ def test_what_cannot_be_prepared_is_named(
 def test_flags_need_no_torch() -> None:
     code = "import sys; from tintype.apps.cli import build_parser; build_parser(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, capture_output=True).returncode == 0
+
+
+def test_where_nothing_is_kept_the_command_fails_and_may_be_given_otherwise(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = write(tmp_path / "in", {"a.png": encoded(picture(1)), "a.txt": "small"})
+    command = ["prepare", str(root), str(tmp_path / "out"), "--min-size"]
+    for more in ([], ["--json"]):
+        assert main([*command, "512", *more]) == FAILED
+        said = capsys.readouterr()
+        assert said.err == f"tintype prepare: nothing in {root} can be used, so {tmp_path / 'out'} has no samples\n"
+        report = json.loads((tmp_path / "out" / "report.json").read_text())
+        assert report["left_out"] == {"too small": 1, "caption of picture left out": 1}
+        assert counts_of(report) == {"picture": (1, 0, 1), "caption": (1, 0, 1)}
+    assert main([*command, "8"]) == DONE
+    assert f"{tmp_path / 'out'}: 1 sample in 1 shard (from images)" in capsys.readouterr().out

@@ -9,7 +9,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from tintype.checkpoints import load_autoencoder
-from tintype.common.config import to_json
+from tintype.common.config import counted, to_json
 from tintype.common.device import usable_device
 from tintype.common.files import reserved
 from tintype.data.buckets import Bucketed, bucket_sizes
@@ -78,7 +78,8 @@ def _tell(stored: StoredLatents, *, as_json: bool) -> None:
         lacking = stored.without_mask.tolist()
         print(json.dumps({**facts, "without_mask": lacking, "space": overall, "space_per_channel": channels}))
         return
-    print(f"{stored.folder}: {len(stored)} samples in {len(stored.shards)} shards, {size / MEBIBYTE:.1f} MiB")
+    shards = counted(len(stored.shards), "shard")
+    print(f"{stored.folder}: {counted(len(stored), 'sample')} in {shards}, {size / MEBIBYTE:.1f} MiB")
     print(f"  scale for unit variance: {stored.space(per_channel=False).scale[0]:.5f} for all channels together")
     for name, values in (("shift", stored.statistics.mean), ("scale", stored.space(per_channel=True).scale)):
         print(f"  {name} of each channel: {' '.join(f'{one:.4g}' for one in values)}")

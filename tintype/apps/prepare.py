@@ -10,7 +10,7 @@ from typing import cast
 
 from tqdm import tqdm
 
-from tintype.common.config import to_json
+from tintype.common.config import counted, to_json
 from tintype.data.pictures import MAX_PIXELS
 from tintype.data.preparation.findings import LEFT_OUT, NOTED
 from tintype.data.preparation.origins import SourceOptions
@@ -41,10 +41,13 @@ def prepare(arguments: argparse.Namespace) -> int:
         result = run(source, out, _options(arguments), progress=progress)
     if arguments.json:
         print(json.dumps({"out": str(out), "samples": result.info.samples, **result.report}, ensure_ascii=False))
+    else:
+        for line in _summary(out, result):
+            print(line)
+    if result.info.samples:
         return DONE
-    for line in _summary(out, result):
-        print(line)
-    return DONE
+    print(f"tintype prepare: nothing in {source} can be used, so {out} has no samples", file=sys.stderr)
+    return FAILED
 
 
 def _options(arguments: argparse.Namespace) -> PrepareOptions:
@@ -71,8 +74,9 @@ def _options(arguments: argparse.Namespace) -> PrepareOptions:
 
 def _summary(out: Path, result: Result) -> Iterator[str]:
     info = result.info
-    classes = f", {len(info.classes)} classes" if info.classes else ""
-    yield f"{out}: {info.samples} samples in {len(info.shards)} shards{classes} (from {info.options['kind']})"
+    classes = f", {counted(len(info.classes), 'class', 'classes')}" if info.classes else ""
+    samples, shards = counted(info.samples, "sample"), counted(len(info.shards), "shard")
+    yield f"{out}: {samples} in {shards}{classes} (from {info.options['kind']})"
     counts = cast("Mapping[str, Mapping[str, int]]", result.report["counts"])
     for kind, count in counts.items():
         verb = "kept" if kind == "picture" else "used"
@@ -95,7 +99,6 @@ def _verify(folder: Path, *, as_json: bool) -> int:
         for name, fault in faults.items():
             print(f"{folder / name}: {fault}")
         info = read_info(folder)
-        print(
-            f"{len(info.shards)} shards, {info.samples} samples: {f'{len(faults)} damaged' if faults else 'all good'}"
-        )
+        found = f"{len(faults)} damaged" if faults else "all good"
+        print(f"{counted(len(info.shards), 'shard')}, {counted(info.samples, 'sample')}: {found}")
     return FAILED if faults else DONE

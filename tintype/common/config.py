@@ -19,8 +19,17 @@ def nearest(word: str, names: Sequence[str]) -> str:
         return "nothing, for there is none"
     lower = {name.lower(): name for name in names}
     close = [lower[match] for match in get_close_matches(word.lower(), list(lower), n=3, cutoff=0.5)]
-    shown = close or list(names)
-    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} or {shown[-1]}"
+    return any_of(close or names)
+
+
+def any_of(names: Sequence[str]) -> str:
+    """«a, b or c»."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
+
+
+def counted(count: int, one: str, several: str | None = None) -> str:
+    """«1 shard», «2 shards»."""
+    return f"{count} {one if count == 1 else several or one + 's'}"
 
 
 def added(default: D) -> D:

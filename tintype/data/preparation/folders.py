@@ -12,7 +12,7 @@ from typing import Literal, cast
 
 from tintype.common.config import Json
 from tintype.data.preparation.coco import Annotations, open_annotations, read_annotations
-from tintype.data.preparation.findings import Finding, Used
+from tintype.data.preparation.findings import Finding, Kind, Used
 from tintype.data.preparation.items import LARGEST_TEXT, PICTURES, Event, Item, Place, Said, clean, scalars, sentences
 from tintype.data.preparation.tables import Table, open_table, read_table
 
@@ -207,10 +207,14 @@ class FolderSource:
     def _picture(
         self, name: str, size: int, rows: Said | None, masks: dict[str, str], *, expected: bool
     ) -> Iterator[Event]:
-        stem, said, notes = stem_of(name), Said(), list[Finding]()
+        stem, said, notes, texts = stem_of(name), Said(), list[Finding](), list[tuple[str, Kind]]()
         for sidecar in self._sidecars.get(stem, ()):
             found = self._read_sidecar(sidecar, said)
-            if self._first[stem] == name:
+            if self._first[stem] != name:
+                continue
+            if isinstance(found, Used):
+                texts.append((sidecar, found.kind))
+            else:
                 yield found
         if rows is not None:
             said.add(rows.captions, rows.given)
@@ -234,6 +238,7 @@ class FolderSource:
             mask=self._mask_place(mask),
             given=said.given,
             notes=tuple(notes),
+            texts=tuple(texts),
         )
 
     def _read_sidecar(self, name: str, said: Said) -> Finding | Used:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tintype.common.config import Json
 from tintype.conditioning.layout import Box
-from tintype.data.preparation.findings import Finding, Used
+from tintype.data.preparation.findings import Finding, Kind, Used
 from tintype.data.shards import read_at
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".avif")
@@ -35,7 +35,8 @@ class Place:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Item:
     """A file that should be a picture. `origin`: where it is, for people; `given`: what else its source said of it,
-    kept in its record; `notes`: what the report is to say if it is kept."""
+    kept in its record; `notes`: what the report is to say if it is kept; `texts`: names and kinds of the files that
+    were read for it, used if it is kept."""
 
     origin: str
     place: Place
@@ -45,6 +46,7 @@ class Item:
     mask: Place | None = None
     given: dict[str, Json] = field(default_factory=dict[str, Json])
     notes: tuple[Finding, ...] = ()
+    texts: tuple[tuple[str, Kind], ...] = ()
 
 
 Event = Item | Finding | Used

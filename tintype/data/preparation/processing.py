@@ -84,9 +84,10 @@ def process(item: Item, classes: Sequence[str], options: PictureOptions) -> Kept
             raise Refused("caption required", "")
         _check_scaled(picture, options)
     except Refused as refused:
-        lost = (Finding(item=item.origin, reason="mask of picture left out"),) if item.mask else ()
+        lost = [Finding(item=name, reason=f"{kind} of picture left out") for name, kind in item.texts]
+        lost += [Finding(item=item.origin, reason="mask of picture left out")] if item.mask else []
         return (Finding(item=item.origin, reason=refused.reason, detail=refused.detail), *lost)
-    said: list[Finding | Used] = [Used("picture"), *item.notes]
+    said: list[Finding | Used] = [Used("picture"), *(Used(kind) for _, kind in item.texts), *item.notes]
     if picture.frames > 1:
         said.append(Finding(item=item.origin, reason="first frame", detail=f"of {picture.frames}"))
     mask = None

@@ -93,6 +93,7 @@ def prepare(
     kind, tree, source = open_source(root, options.source)
     classes = source.classes  # read now: annotations that contradict each other are refused before anything is made
     begun = _begun(kind, tree, options)
+    _clear_empty(out)
     _check_folder(out, begun)
     if (out / DATASET).exists():
         return _finished(out)
@@ -136,6 +137,13 @@ def _begun(kind: SourceKind, tree: Tree, options: PrepareOptions) -> dict[str, s
         assert isinstance(written, dict)
         told |= {name: json.dumps(value) for name, value in written.items() if name != "kind"}
     return told | {"shard_size": str(options.shard_size)}
+
+
+def _clear_empty(out: Path) -> None:
+    """A data set without samples is made anew, also with other options: nobody wants to keep it."""
+    if (out / DATASET).exists() and read_info(out).samples == 0:
+        for name in (DATASET, INDEX, REPORT, FINDINGS):  # first the one that says it is there
+            (out / name).unlink(missing_ok=True)
 
 
 def _check_folder(out: Path, begun: dict[str, str]) -> None:

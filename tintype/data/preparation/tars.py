@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import cast
 
 from tintype.common.config import Json
-from tintype.data.preparation.findings import Finding, Used
+from tintype.data.preparation.findings import Finding, Kind, Used
 from tintype.data.preparation.folders import Captions, Tree, read_text, suffix_of
 from tintype.data.preparation.items import PICTURES, Event, Item, Place, Said
 from tintype.data.shards import DATASET, FINDINGS, INDEX, REPORT, box_from_json
@@ -158,9 +158,14 @@ class _Group:
         if picture is None:
             yield from (Finding(item=one.name, reason=f"{kind} without picture") for kind, one in chosen.items())
             return
+        texts: list[tuple[str, Kind]] = []
         for kind in ("caption", "record", "class"):
-            if kind in chosen:
-                yield self._read(chosen[kind], kind)
+            if kind not in chosen:
+                continue
+            if isinstance(read := self._read(chosen[kind], kind), Used):
+                texts.append((chosen[kind].name, read.kind))
+            else:
+                yield read
         notes: tuple[Finding, ...] = ()
         if not self.said.captions and self.source.captions != "none" and self.label is None and not self.said.boxes:
             notes = (Finding(item=picture.name, reason="no caption"),)
@@ -173,6 +178,7 @@ class _Group:
             mask=mask.place if mask is not None else None,
             given=self.said.given,
             notes=notes,
+            texts=tuple(texts),
         )
 
     def _kind(self, member: Member) -> str:
