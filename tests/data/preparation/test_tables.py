@@ -155,7 +155,9 @@ def test_columns_of_other_names_are_named(tmp_path: Path) -> None:
         ValueError, match=r"--table t.csv: no column of file names among bild, was; name it with --file"
     ):
         prepared(root, tmp_path / "out", source=SourceOptions(tables=("t.csv",)))
-    with pytest.raises(ValueError, match=r"--table u.csv: no such file"):
+    with pytest.raises(
+        ValueError, match=r"--table u.csv: no such file in .*; expected a name of one in it, from there or"
+    ):
         prepared(root, tmp_path / "out", source=SourceOptions(tables=("u.csv",)))
     prepared(root, tmp_path / "out", source=SourceOptions(file_column="bild", caption_column="Was"))
     assert captions(tmp_path / "out") == {"a.png": ["rot"]}
@@ -183,3 +185,13 @@ def _without_pyarrow(real):
         return real(name, *rest, **named)
 
     return imported
+
+
+def test_a_table_is_named_from_its_source_or_from_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {"photos/a.png": encoded(picture(1)), "photos/b.csv": "image,text\na.png,here\n", "photos/c.csv": "x,y\n"}
+    root = write(tmp_path / "in", files) / "photos"
+    monkeypatch.chdir(root.parent)
+    for number, name in enumerate(("b.csv", "photos/b.csv", str(root / "b.csv"))):
+        out = tmp_path / f"out{number}"
+        prepared(root, out, source=SourceOptions(tables=(name,)))
+        assert Prepared(out)[0].caption == "here"

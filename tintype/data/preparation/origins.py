@@ -21,7 +21,8 @@ MASK_FOLDERS = ("masks", "stuffthingmaps", "annotations")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SourceOptions:
-    """How a source is read, where it does not tell. Names are relative to it; `masks` may be any folder."""
+    """How a source is read, where it does not tell. Its files are named from there or from here; `masks` may be any
+    folder."""
 
     kind: SourceKind | None = None
     captions: Captions = "any"
@@ -120,10 +121,14 @@ def _coco_files(tree: Tree) -> list[str]:
 
 
 def _annotations(tree: Tree, options: SourceOptions) -> list[str]:
-    for name in options.annotations:
+    named = [_inside(tree, name) for name in options.annotations]
+    for given, name in zip(options.annotations, named, strict=True):
         if name not in tree.files:
-            raise ValueError(f"--annotations {name}: no such file in {tree.root}; expected a name relative to it")
-    found = list(options.annotations) or _coco_files(tree)
+            raise ValueError(
+                f"--annotations {given}: no such file in {tree.root}; expected a name of one in it, from there or from "
+                "here"
+            )
+    found = named or _coco_files(tree)
     if not found:
         raise ValueError(f"{tree.root} has no COCO annotations; expected a JSON file, named with --annotations")
     return found
@@ -133,23 +138,32 @@ def _tables(tree: Tree, options: SourceOptions) -> tuple[str, ...]:
     """Those named, or all that have a column of files and one of captions."""
     if options.captions == "none":
         return ()
-    for name in options.tables:
+    named = tuple(_inside(tree, name) for name in options.tables)
+    for given, name in zip(options.tables, named, strict=True):
         if name not in tree.files:
-            raise ValueError(f"--table {name}: no such file in {tree.root}; expected a name relative to it")
+            raise ValueError(
+                f"--table {given}: no such file in {tree.root}; expected a name of one in it, from there or from here"
+            )
         opened = _open(tree, name, options)
         if isinstance(opened, Finding):
             raise ValueError(f"--table {name}: {opened.detail}")
-    if options.tables:
-        return options.tables
+    if named:
+        return named
     found = [name for name in tree.files if suffix_of(name) in TABLES and _is_table(tree, name, options)]
-    named = {"--file-column": options.file_column, "--caption-column": options.caption_column}
-    asked = " ".join(f"{flag} {column}" for flag, column in named.items() if column is not None)
+    columns = {"--file-column": options.file_column, "--caption-column": options.caption_column}
+    asked = " ".join(f"{flag} {column}" for flag, column in columns.items() if column is not None)
     if asked and all(isinstance(_open(tree, name, options), Finding) for name in found):
         raise ValueError(
             f"{asked}: none of {len(found)} tables in {tree.root} has such columns; expected names that a table's "
             "header has"
         )
     return tuple(found)
+
+
+def _inside(tree: Tree, name: str) -> str:
+    """A file of the tree by its name in it, or by its path from here; else the name as it is."""
+    path = Path(name).resolve()
+    return path.relative_to(tree.root).as_posix() if name not in tree.files and path.is_relative_to(tree.root) else name
 
 
 def _is_table(tree: Tree, name: str, options: SourceOptions) -> bool:
