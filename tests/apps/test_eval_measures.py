@@ -25,6 +25,7 @@ from tintype.data.selection import save_selection
 from tintype.evaluation.extractors import JudgeFeatures
 from tintype.evaluation.frechet import FrechetStatistics, frechet_distance, load_gaussian
 from tintype.evaluation.pair_figures import PairSums
+from tintype.evaluation.pictures import Sampled
 from tintype.evaluation.retrieval import class_features, retrieval, zero_shot
 from tintype.models.clip import CLIPTextConfig
 from tintype.models.clip_image import CLIPImageConfig
@@ -288,7 +289,7 @@ def test_a_stopped_measurement_goes_on(
 
 
 def test_bad_input_is_refused(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, pictures: Path, reference: Path
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, pictures: Path, reference: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "empty").mkdir()
     larger = folder(tmp_path / "larger", side=80)
@@ -329,7 +330,15 @@ def test_bad_input_is_refused(
             "pictures of 30 x 30; expected multiples of",
         ),
         (["clip-score", "default", "--clip", "c"], "nothing to tell it; name a data set with --captions"),
+        (
+            ["pictures", pictures, "--reference", "nope.npz", *judge],
+            "nope.npz: no such file or folder; expected statist",
+        ),
     ]
+    drawn = ["pictures", "default", "--reference", reference, *judge, "--count", "3"]
+    with monkeypatch.context() as patch:
+        patch.setattr(Sampled, "batch", lambda *_: pytest.fail("nothing is to be drawn"))
+        assert "3 neighbours among 3; expected 1 to 2" in refused(capsys, tmp_path, *drawn)
     for command, words in cases:
         message = refused(capsys, tmp_path, *command)
         assert words in message, (command, message)

@@ -68,6 +68,11 @@ def classes_of(pictures: Stored) -> tuple[str, ...]:
 
 def reference_named(arguments: argparse.Namespace) -> Stored | Gaussian:
     path = Path(os.path.expanduser(arguments.reference))
+    if not path.exists():
+        raise ValueError(
+            f"--reference {path}: no such file or folder; expected statistics (.npz, or of --save-statistics), "
+            "a folder of pictures, or one that `tintype prepare` made"
+        )
     return load_gaussian(path) if path.is_file() else stored(arguments.reference, arguments.size)
 
 
@@ -105,11 +110,6 @@ def _check_own_size(model: LatentDiffusion, size: int | None) -> None:
         raise ValueError(f"--size {size}: the model makes pictures of {model.config.size}; expected that, or no --size")
 
 
-def check_paired(pictures: Stored, reference: Stored) -> None:
-    if len(pictures) != len(reference):
-        raise ValueError(f"{len(pictures)} pictures, {len(reference)} of the reference; expected as many")
-    folders = [
-        one.samples.samples if isinstance(one.samples, Resized) else one.samples for one in (pictures, reference)
 def check_captioned(pictures: Pictures) -> None:
     """Before any is measured, by name."""
     match pictures:
@@ -123,6 +123,11 @@ def check_captioned(pictures: Pictures) -> None:
     require_each(samples, "caption", data=data, remedy=remedy, count=len(pictures))
 
 
+def check_paired(pictures: Stored, reference: Stored) -> None:
+    if len(pictures) != len(reference):
+        raise ValueError(f"{len(pictures)} pictures, {len(reference)} of the reference; expected as many")
+    folders = [
+        one.samples.samples if isinstance(one.samples, Resized) else one.samples for one in (pictures, reference)
     ]
     named = [[name.with_suffix("") for name in one.names] for one in folders if isinstance(one, Folder)]
     if len(named) == 2:

@@ -13,7 +13,7 @@ from tintype.evaluation.class_score import ClassScore
 from tintype.evaluation.extractors import INCEPTION, Extractor
 from tintype.evaluation.frechet import FrechetStatistics, Gaussian, frechet_distance, too_few
 from tintype.evaluation.kernel import SEED, kernel_distance
-from tintype.evaluation.manifold import precision_recall
+from tintype.evaluation.manifold import check_neighbours, precision_recall
 from tintype.evaluation.pictures import Pictures, pixels_of
 from tintype.evaluation.reservoir import Reservoir
 from tintype.evaluation.streaming import Walk
@@ -118,6 +118,8 @@ def measure_features(
     known: FeatureSums | None = None
     if not isinstance(reference, Gaussian):
         _check_sizes(pictures, reference)
+        if "precision_recall" in config.figures:  # known before a model has drawn the pictures
+            check_neighbours(config.neighbours, len(pictures), len(reference), config.reservoir)
         known = FeatureSums(extractor, config, classes=False)
         walk.through("reference", reference, known)
     sums = FeatureSums(extractor, config, classes=True)

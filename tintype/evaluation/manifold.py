@@ -13,11 +13,15 @@ def precision_recall(features: Tensor, reference: Tensor, *, neighbours: int = 3
     of the reference within the pictures'. A manifold is all that is as near to one of its samples as that one's
     k-th nearest neighbour. Distances in float64. Raises `ValueError` for fewer samples than k + 1.
     """
-    fewest = min(len(features), len(reference))
-    if not 1 <= neighbours < fewest:
-        raise ValueError(f"{neighbours} neighbours among {fewest}; expected 1 to {fewest - 1}: give more pictures")
+    check_neighbours(neighbours, len(features), len(reference))
     x, y = (checked(side, features.shape[1]).double().cpu() for side in (features, reference))
     return _share_within(x, y, _radii(y, neighbours)), _share_within(y, x, _radii(x, neighbours))
+
+
+def check_neighbours(neighbours: int, *counts: int) -> None:
+    """Raise `ValueError` where a set of so many samples is too small."""
+    if not 1 <= neighbours < (fewest := min(counts)):
+        raise ValueError(f"{neighbours} neighbours among {fewest}; expected 1 to {fewest - 1}: give more pictures")
 
 
 def _radii(samples: Tensor, neighbours: int) -> Tensor:
