@@ -356,7 +356,10 @@ def test_words_that_a_frozen_tower_was_never_taught_are_told(
     ("change", "said"),
     [
         ("held_out=0", "held_out 0: expected 1 or more"),
-        ("autoencoder=null", "a first stage is expected: --set autoencoder=FILE .* or --set frozen=MODEL, not both"),
+        (
+            "autoencoder=null",
+            "a first stage is expected: --set autoencoder=FILE .*`tintype train autoencoder`.* frozen=MODEL, not both",
+        ),
         ("frozen=default", "or --set frozen=MODEL, not both"),
         ("scheduler=treling", "unknown scheduler 'treling'; expected trailing"),
     ],

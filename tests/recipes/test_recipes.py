@@ -457,7 +457,10 @@ def test_the_command_says_where_a_run_goes_on(tmp_path: Path, caplog: pytest.Log
         for steps in (2, 4):
             command = ["train", "scene_classifier", "--out", str(tmp_path), *settings, "--set", f"train.steps={steps}"]
             assert main(command) == 0
-    assert [record.getMessage() for record in caplog.records] == [f"going on from {tmp_path / 'step-00000002'}"]
+    assert [record.getMessage() for record in caplog.records] == [
+        "train.steps is set more than once; --set train.steps=2 counts, not --set train.steps=4",
+        f"going on from {tmp_path / 'step-00000002'}",
+    ]
 
 
 def test_one_seed_decides_all_of_a_classifier(tmp_path: Path) -> None:

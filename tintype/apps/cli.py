@@ -48,7 +48,14 @@ def build_parser() -> argparse.ArgumentParser:
     command = commands.add_parser("train", help="run a recipe, or go on with it")
     command.add_argument("recipe", help="a recipe's name; `tintype train list` names them")
     command.add_argument("--out", help="folder of the run (default: runs/RECIPE)")
-    command.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE")
+    command.add_argument(
+        "--set",
+        dest="settings",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change a value of the recipe, such as train.steps=100, as often as needed; --show prints all of them",
+    )
     command.add_argument("--font", help="the Noto Color Emoji font, where it is not found by itself")
     command.add_argument("--show", action="store_true", help="print the recipe as JSON and stop")
 

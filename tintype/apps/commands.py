@@ -10,7 +10,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
@@ -35,6 +35,8 @@ from tintype.tasks.pictures import NAMED as PICTURES
 from tintype.tasks.pictures import repeated_with
 from tintype.tasks.request import TASKS, UNPROMPTED, Request
 from tintype.tasks.task import resolve
+
+log = logging.getLogger(__name__)
 
 # txt2img and the other tasks
 
@@ -199,6 +201,7 @@ def train(arguments: argparse.Namespace) -> int:
         return 0
     if arguments.recipe not in RECIPES:
         raise ValueError(f"no recipe {arguments.recipe!r}; expected {nearest(arguments.recipe, list(RECIPES))}")
+    _warn_of_repeated(arguments.settings)
     recipe: Recipe = override(RECIPES[arguments.recipe](), arguments.settings)
     if arguments.font is not None:
         recipe = override(recipe, [f"font={json.dumps(arguments.font)}"])
@@ -210,6 +213,16 @@ def train(arguments: argparse.Namespace) -> int:
     if run(recipe, out):
         print(f"finished: {out}")
     return 0
+
+
+def _warn_of_repeated(settings: Sequence[str]) -> None:
+    """A script may have its own settings before those it is given, but a slip should not pass unseen."""
+    last: dict[str, str] = {}
+    for setting in settings:
+        key = setting.partition("=")[0].strip()
+        if last.get(key, setting) != setting:
+            log.warning("%s is set more than once; --set %s counts, not --set %s", key, setting, last[key])
+        last[key] = setting
 
 
 def evaluate(arguments: argparse.Namespace) -> int:

@@ -11,6 +11,7 @@ from typing import Literal, TypeVar, cast
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 D = TypeVar("D")
 ADDED = "added"
+FEW = 8  # choices that an error names all of
 
 
 def nearest(word: str, names: Sequence[str]) -> str:
@@ -89,8 +90,16 @@ def _assign(config: object, keys: list[str], text: str, path: str) -> object:
 def _parse(kind: object, text: str, where: str) -> object:
     try:
         raw: object = json.loads(text)
-    except json.JSONDecodeError:
-        return _convert(kind, text, where)
+    except json.JSONDecodeError as broken:
+        try:
+            return _convert(kind, text, where)
+        except ValueError as error:
+            if not text.startswith(("[", "{")):
+                raise
+            raise ValueError(
+                f"{where}: {text} is not JSON ({broken}); words in a list or an object need double quotes, such as "
+                """'["a","b"]'"""
+            ) from error
     try:
         return _convert(kind, raw, where)
     except ValueError:
@@ -136,7 +145,9 @@ def _convert_literal(choices: tuple[object, ...], value: object, where: str) -> 
     for choice in choices:
         if choice == value and type(choice) is type(value):  # 1, 1.0 and True are equal
             return choice
-    raise ValueError(f"{where}: got {value!r}; expected {nearest(str(value), [str(choice) for choice in choices])}")
+    names = [str(choice) for choice in choices]
+    expected = any_of(names) if len(names) <= FEW else nearest(str(value), names)
+    raise ValueError(f"{where}: got {value!r}; expected {expected}")
 
 
 def _convert_scalar(kind: object, value: object, where: str) -> object:

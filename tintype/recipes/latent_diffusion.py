@@ -133,7 +133,7 @@ class LatentDiffusionTraining(Recipe):
                 return model
             case _:
                 raise ValueError(
-                    "a first stage is expected: --set autoencoder=FILE (see `tintype train default_autoencoder`), or "
+                    "a first stage is expected: --set autoencoder=FILE (see `tintype train autoencoder`), or "
                     "--set frozen=MODEL, not both"
                 )
 
