@@ -41,6 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
     for task, help in TASKS.items():
         add_task_flags(commands.add_parser(task, help=help), task)
     add_travel_flags(commands.add_parser("travel", help="frames from prompt to prompt, and from seed to seed"))
+    add_sheet_flags(commands.add_parser("sheet", help="pictures side by side, any fields of a request along its axes"))
     add_prepare_flags(commands.add_parser("prepare", help="make a data set to train on from pictures, with a report"))
     add_filter_flags(commands.add_parser("filter", help="select what of a prepared data set is worth training on"))
     add_latents_flags(commands.add_parser("latents", help="encode a prepared data set once, for all training steps"))
@@ -125,6 +126,31 @@ def add_travel_flags(command: argparse.ArgumentParser) -> None:
     add_loading_flags(command)
     command.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
     command.add_argument("-o", "--output", required=True, help="a folder for numbered PNGs, or a .gif or .webp file")
+    command.add_argument("--json", action="store_true", help="print one JSON object instead of a sentence")
+
+
+def add_sheet_flags(command: argparse.ArgumentParser) -> None:
+    """Those of txt2img, and the axes."""
+    command.add_argument("prompt", nargs="?", metavar="PROMPT", help=_help_of("prompt"))
+    for side, place in (("x", "columns"), ("y", "rows"), ("z", "blocks")):
+        command.add_argument(
+            f"--{side}",
+            action="append",
+            default=[],
+            metavar="FIELD=A,B,…",
+            help=f"{place}: a field of a request and its values; prompt S/R replaces the first value by each",
+        )
+    add_request_flags(command, "txt2img", without=("prompt",))
+    command.add_argument("-m", "--model", help=f"{MODEL} (default: default)")
+    add_loading_flags(command)
+    command.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
+    command.add_argument(
+        "-o",
+        "--output",
+        required=True,
+        help="a .png file, replaced if it is there; its cells go into a folder beside it",
+    )
+    command.add_argument("--from", dest="source", metavar="PNG", help="repeat a sheet of ours, byte for byte")
     command.add_argument("--json", action="store_true", help="print one JSON object instead of a sentence")
 
 

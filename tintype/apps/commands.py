@@ -57,12 +57,8 @@ def draw(arguments: argparse.Namespace) -> int:
     started = time.perf_counter()
     asked = _request(arguments)
     made = None if arguments.source is None else _read_provenance(Path(arguments.source))
-    name = arguments.model or (made.model if made else "default")
-    if made is not None and arguments.model is None and name not in embedded():
-        raise ValueError(f"--from: {made.model} ({made.digest}) made the picture; name its folder with --model")
-    model = _opened(arguments, name, device=arguments.device)
+    name, model = _model_of(arguments, None if made is None else (made.model, made.digest))
     if made is not None:
-        _check_same_model(made, model, name)
         asked = repeated_with(made.request, asked)
     request = resolve(model, asked)
     chosen = range(request.batch_size) if made is None else range(made.position, made.position + 1)
@@ -126,12 +122,18 @@ def _read_provenance(path: Path) -> Provenance:
         raise ValueError(f"--from {path}: not a readable picture ({error})") from error
 
 
-def _check_same_model(made: Provenance, model: LatentDiffusion, name: str) -> None:
-    if made.digest != model.digest:
+def _model_of(arguments: argparse.Namespace, told: tuple[str, str] | None) -> tuple[str, LatentDiffusion]:
+    """The model that is asked for, or the one that is told (by name and digest) to have made what is repeated."""
+    name = arguments.model or (told[0] if told else "default")
+    if told is not None and arguments.model is None and name not in embedded():
+        raise ValueError(f"--from: {told[0]} ({told[1]}) made the picture; name its folder with --model")
+    model = _opened(arguments, name, device=arguments.device)
+    if told is not None and told[1] != model.digest:
         raise ValueError(
-            f"the picture was made by model {made.model} ({made.digest}); {name} is {model.digest}; "
+            f"the picture was made by model {told[0]} ({told[1]}); {name} is {model.digest}; "
             "name the right one with --model"
         )
+    return name, model
 
 
 def _targets(output: str | None, request: Request, chosen: range) -> list[Path]:
@@ -187,6 +189,12 @@ def travel(arguments: argparse.Namespace) -> int:
     from tintype.apps.travel import travel
 
     return travel(arguments, lambda: _opened(arguments, arguments.model, device=arguments.device))
+
+
+def sheet(arguments: argparse.Namespace) -> int:
+    from tintype.apps.sheet import sheet
+
+    return sheet(arguments, lambda told: _model_of(arguments, told)[1])
 
 
 # train, eval
@@ -355,6 +363,7 @@ def _print_facts(facts: dict[str, object], *, as_json: bool) -> None:
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     **dict.fromkeys(TASKS, draw),
     "travel": travel,
+    "sheet": sheet,
     "prepare": prepare,
     "filter": filter_samples,
     "latents": latents,
