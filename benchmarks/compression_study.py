@@ -89,10 +89,11 @@ def train(out: Path, factors: Iterable[Factor]) -> None:
 
 
 def measure(out: Path, factors: Iterable[Factor]) -> None:
-    """Into `measured-FACTOR.json`, one entry at a time, so that it can be stopped and shared out."""
+    """Into `measured-FACTOR.json`, one entry at a time, so that it can be stopped and shared out. What is drawn is kept
+    beside the checkpoints."""
     extract = JudgeFeatures()
-    reference = gaussian(extract, scenes(REFERENCE, first=HELD_OUT + RECONSTRUCTED))
-    real = {"fid": against(reference, extract, scenes(DRAWN, first=HELD_OUT))}
+    reference = statistics_of(extract, scenes(REFERENCE, first=HELD_OUT + RECONSTRUCTED))
+    real = distances(reference, extract, scenes(DRAWN, first=HELD_OUT))
     for factor in factors:
         path = measured_file(out, factor)
         found: Measured = json.loads(path.read_text()) if path.exists() else {"real pictures": real}
@@ -106,9 +107,13 @@ def measure(out: Path, factors: Iterable[Factor]) -> None:
                 assert stage is not None
                 found[name] = reconstruction(extract, stage, out / f"reconstructed-{factor}.png")
             else:
-                drawn = list(draw(recipe_of(out, factor), stage, checkpoint, DRAWN))
-                contact_sheet(torch.cat(drawn)[:32]).save(checkpoint.with_suffix(".png"))
-                found[name] = {"fid": against(reference, extract, drawn)}
+                kept = checkpoint.with_suffix(".npy")
+                if not kept.exists():
+                    drawn = torch.cat(list(draw(recipe_of(out, factor), stage, checkpoint, DRAWN)))
+                    contact_sheet(drawn[:32]).save(checkpoint.with_suffix(".png"))
+                    with whole_file(kept) as target, target.open("wb") as file:
+                        np.save(file, drawn.numpy())
+                found[name] = distances(reference, extract, torch.from_numpy(np.load(kept)).split(BATCH))
             print(name, found[name], flush=True)
             with whole_file(path) as target:
                 target.write_text(json.dumps(found, indent=1))
@@ -126,15 +131,24 @@ def scenes(count: int, *, first: int) -> Iterator[Tensor]:
         yield torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
 
 
-def gaussian(extract: JudgeFeatures, pictures: Iterable[Tensor]) -> Gaussian:
-    running = FrechetStatistics(extract.dim)
+def statistics_of(extract: JudgeFeatures, pictures: Iterable[Tensor]) -> dict[str, Gaussian]:
+    """By what is looked at: what the judge's head reads ("fid"), and each level of the judge as it is, finest first,
+    averaged over places."""
+    running: dict[str, FrechetStatistics] = {}
     for some in pictures:
-        running.update(extract(some).pooled)
-    return running.gaussian(extract.name)
+        with torch.inference_mode():
+            levels = extract.classifier.features(from_bytes(some))
+        seen = {f"level {number}": level.mean(dim=(2, 3)) for number, level in enumerate(levels, 1)}
+        for name, features in ({"fid": extract(some).pooled} | seen).items():
+            running.setdefault(name, FrechetStatistics(features.shape[1])).update(features)
+    return {name: one.gaussian(f"{extract.name} {name}") for name, one in running.items()}
 
 
-def against(reference: Gaussian, extract: JudgeFeatures, pictures: Iterable[Tensor]) -> float:
-    return frechet_distance(gaussian(extract, pictures), reference)
+def distances(
+    reference: Mapping[str, Gaussian], extract: JudgeFeatures, pictures: Iterable[Tensor]
+) -> dict[str, float]:
+    found = statistics_of(extract, pictures)
+    return {name: frechet_distance(found[name], reference[name]) for name in reference}
 
 
 def decoder(out: Path, factor: Factor) -> Autoencoder | None:
@@ -149,7 +163,9 @@ def reconstruction(extract: JudgeFeatures, stage: Autoencoder, picture: Path) ->
     back = [to_bytes(stage.decode(stage.encode(from_bytes(some)).mean)) for some in given]
     contact_sheet(torch.cat((given[0][:8], back[0][:8], given[0][8:16], back[0][8:16]))).save(picture)
     ratio = torch.cat([psnr(one, other, span=255) for one, other in zip(back, given, strict=True)]).mean()
-    return {"rfid": against(gaussian(extract, given), extract, back), "psnr": float(ratio)}
+    return {f"r{name}": one for name, one in distances(statistics_of(extract, given), extract, back).items()} | {
+        "psnr": float(ratio)
+    }
 
 
 @torch.inference_mode()

@@ -20,7 +20,6 @@ from karras_oracle import k_diffusion_samplers
 from torch import Tensor
 
 import tintype
-from tintype import generation
 from tintype.common.rng import Noise
 from tintype.diffusion.denoiser import Denoiser
 from tintype.diffusion.names import A1111, COMFY, DIFFUSERS, spacing_label
@@ -30,6 +29,7 @@ from tintype.diffusion.schedule import DDPM, DDPMConfig
 from tintype.families.base import LatentDiffusion
 from tintype.families.stable_diffusion import SDXL
 from tintype.generation import latents
+from tintype.tasks import plan
 from tintype.tasks.task import resolve
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # diffusers' and numpy's
@@ -61,7 +61,7 @@ def network(x: Tensor, t: Tensor) -> Tensor:
 
 @pytest.fixture(autouse=True)
 def recorded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(generation, "Noise", Recorded)
+    monkeypatch.setattr(plan, "Noise", Recorded)
     Recorded.kept.clear()
 
 
@@ -120,6 +120,10 @@ class Recorded(Noise):
     levels fall on either side)."""
 
     kept: ClassVar[list[Tensor]] = []
+
+    def first(self, shape: Sequence[int]) -> Tensor:
+        self.kept.append(super().first(shape))
+        return self.kept[-1]
 
     def normal(self, shape: Sequence[int]) -> Tensor:
         self.kept.append(super().normal(shape))

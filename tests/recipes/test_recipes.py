@@ -329,6 +329,7 @@ def test_what_may_change_when_a_run_goes_on() -> None:
         "clip_vit_b32": {"data"},
         "default_autoencoder": {"features"},
         "default_text2img": {"autoencoder", "start", "steps", "cfg_scale"},
+        "default_tasks": {"autoencoder", "start", "steps", "cfg_scale"},
         "latent_diffusion": latent_diffusion,
         "stable_diffusion_1": latent_diffusion,
         "class_to_image_imagenet": latent_diffusion,

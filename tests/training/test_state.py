@@ -155,7 +155,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_goes_on(
             ]
         )
     with pytest.raises(ValueError, match=rf"step-00000006/{file} is damaged; remove the folder {path.parent} and"):
-        go_on(tmp_path, {"train": to_json(replace(CONFIG, steps=6, save_every=3))})
+        go_on(tmp_path, {"train": to_json(replace(CONFIG, steps=6, save_every=3))}, steps=6)
     shutil.rmtree(path.parent)
     steps: list[int] = []
     assert_equal(everything(run(tmp_path, hooks=[lambda report: steps.append(report.state.step)])), uninterrupted)

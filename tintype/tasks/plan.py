@@ -194,7 +194,7 @@ def prompted(
 ) -> Steering:
     """What the prompts of a resolved request say, a row a picture; a model that nothing steers takes none. `objects`:
     what is there beside it, for a model that reads objects."""
-    if model.conditioner is None:
+    if model.conditioner is None and model.config.unet.context_dim is None:
         if request.prompt or request.negative_prompt:
             raise ValueError(f"prompt {request.prompt!r}: {model.config.name} reads none; expected an empty one")
         return Steering(stages=(Stage(((1.0, Conditioning()),), None),))

@@ -230,6 +230,7 @@ def test_everything_found_is_used_or_listed(tmp_path: Path) -> None:
             ("blank.jpg", "caption from file name"),
             ("IMG_0042.jpg", "no caption"),
             ("cut.jpg", "cut short"),
+            ("cut.txt", "caption of picture left out"),
             ("zero.jpg", "empty"),
             ("page.jpg", "not a picture"),
             ("latin.txt", "caption not UTF-8"),
