@@ -7,7 +7,8 @@
     python benchmarks/compression_study.py plot --out runs/study                   # docs/compression.{png,json}
 
 Each goes on where it was stopped. FID here is the Fréchet distance of features of the embedded judge, a classifier of
-emoji: it is no FID of a paper. The first stages' perceptual loss uses another classifier.
+emoji: it is no FID of a paper. The first stages' perceptual loss uses another classifier. Beside it the distance of the
+embedded autoencoder's latents is measured, since such a judge does not see whether a whole is composed as it should be.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import statistics
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +26,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from tintype.checkpoints import load
 from tintype.checkpoints.native import load_network
 from tintype.common.config import to_json
 from tintype.common.files import load_tensors, whole_file
@@ -91,9 +94,9 @@ def train(out: Path, factors: Iterable[Factor]) -> None:
 def measure(out: Path, factors: Iterable[Factor]) -> None:
     """Into `measured-FACTOR.json`, one entry at a time, so that it can be stopped and shared out. What is drawn is kept
     beside the checkpoints."""
-    extract = JudgeFeatures()
-    reference = statistics_of(extract, scenes(REFERENCE, first=HELD_OUT + RECONSTRUCTED))
-    real = distances(reference, extract, scenes(DRAWN, first=HELD_OUT))
+    eyes = Eyes(JudgeFeatures(), load("default", device="cpu").autoencoder)
+    reference = eyes.gaussians(scenes(REFERENCE, first=HELD_OUT + RECONSTRUCTED))
+    real = eyes.distances(scenes(DRAWN, first=HELD_OUT), reference)
     for factor in factors:
         path = measured_file(out, factor)
         found: Measured = json.loads(path.read_text()) if path.exists() else {"real pictures": real}
@@ -105,7 +108,7 @@ def measure(out: Path, factors: Iterable[Factor]) -> None:
                 continue
             if checkpoint is None:
                 assert stage is not None
-                found[name] = reconstruction(extract, stage, out / f"reconstructed-{factor}.png")
+                found[name] = reconstruction(eyes, stage, out / f"reconstructed-{factor}.png")
             else:
                 kept = checkpoint.with_suffix(".npy")
                 if not kept.exists():
@@ -113,7 +116,7 @@ def measure(out: Path, factors: Iterable[Factor]) -> None:
                     contact_sheet(drawn[:32]).save(checkpoint.with_suffix(".png"))
                     with whole_file(kept) as target, target.open("wb") as file:
                         np.save(file, drawn.numpy())
-                found[name] = distances(reference, extract, torch.from_numpy(np.load(kept)).split(BATCH))
+                found[name] = eyes.distances(torch.from_numpy(np.load(kept)).split(BATCH), reference)
             print(name, found[name], flush=True)
             with whole_file(path) as target:
                 target.write_text(json.dumps(found, indent=1))
@@ -131,24 +134,29 @@ def scenes(count: int, *, first: int) -> Iterator[Tensor]:
         yield torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
 
 
-def statistics_of(extract: JudgeFeatures, pictures: Iterable[Tensor]) -> dict[str, Gaussian]:
-    """By what is looked at: what the judge's head reads ("fid"), and each level of the judge as it is, finest first,
-    averaged over places."""
-    running: dict[str, FrechetStatistics] = {}
-    for some in pictures:
-        with torch.inference_mode():
-            levels = extract.classifier.features(from_bytes(some))
-        seen = {f"level {number}": level.mean(dim=(2, 3)) for number, level in enumerate(levels, 1)}
-        for name, features in ({"fid": extract(some).pooled} | seen).items():
-            running.setdefault(name, FrechetStatistics(features.shape[1])).update(features)
-    return {name: one.gaussian(f"{extract.name} {name}") for name, one in running.items()}
+@dataclass(frozen=True, slots=True)
+class Eyes:
+    """What pictures are looked at with: the embedded judge ("fid": are there emoji?) and the embedded model's
+    autoencoder ("latents": 8 x 8 x 16 numbers, is the whole composed as scenes are?)."""
 
+    judge: JudgeFeatures
+    autoencoder: Autoencoder
 
-def distances(
-    reference: Mapping[str, Gaussian], extract: JudgeFeatures, pictures: Iterable[Tensor]
-) -> dict[str, float]:
-    found = statistics_of(extract, pictures)
-    return {name: frechet_distance(found[name], reference[name]) for name in reference}
+    @torch.inference_mode()
+    def __call__(self, pictures: Tensor) -> dict[str, Tensor]:
+        encoded = self.autoencoder.encode(from_bytes(pictures)).mean
+        return {"fid": self.judge(pictures).pooled, "latents": encoded.flatten(1)}
+
+    def gaussians(self, pictures: Iterable[Tensor]) -> dict[str, Gaussian]:
+        running: dict[str, FrechetStatistics] = {}
+        for some in pictures:
+            for name, features in self(some).items():
+                running.setdefault(name, FrechetStatistics(features.shape[1])).update(features)
+        return {name: one.gaussian(name) for name, one in running.items()}
+
+    def distances(self, pictures: Iterable[Tensor], reference: Mapping[str, Gaussian]) -> dict[str, float]:
+        found = self.gaussians(pictures)
+        return {name: round(frechet_distance(found[name], reference[name]), 4) for name in reference}
 
 
 def decoder(out: Path, factor: Factor) -> Autoencoder | None:
@@ -157,15 +165,13 @@ def decoder(out: Path, factor: Factor) -> Autoencoder | None:
 
 
 @torch.inference_mode()
-def reconstruction(extract: JudgeFeatures, stage: Autoencoder, picture: Path) -> dict[str, float]:
+def reconstruction(eyes: Eyes, stage: Autoencoder, picture: Path) -> dict[str, float]:
     """PSNR: the mean over pictures; rFID: between the same pictures before and after."""
     given = list(scenes(RECONSTRUCTED, first=HELD_OUT))
     back = [to_bytes(stage.decode(stage.encode(from_bytes(some)).mean)) for some in given]
     contact_sheet(torch.cat((given[0][:8], back[0][:8], given[0][8:16], back[0][8:16]))).save(picture)
     ratio = torch.cat([psnr(one, other, span=255) for one, other in zip(back, given, strict=True)]).mean()
-    return {f"r{name}": one for name, one in distances(statistics_of(extract, given), extract, back).items()} | {
-        "psnr": float(ratio)
-    }
+    return {"rfid": eyes.distances(back, eyes.gaussians(given))["fid"], "psnr": round(float(ratio), 3)}
 
 
 @torch.inference_mode()
@@ -250,10 +256,10 @@ def plot(out: Path, docs: Path) -> None:
     print(table(measured, speeds))
 
 
-def curve(measured: Measured, factor: Factor) -> tuple[list[float], list[float]]:
-    """Share of the training done, and FID there."""
+def curve(measured: Measured, factor: Factor, figure: str) -> tuple[list[float], list[float]]:
+    """Share of the training done, and the figure there."""
     steps = {
-        int(name.split()[2]): entry["fid"]
+        int(name.split()[2]): entry[figure]
         for name, entry in measured.items()
         if name.startswith(f"diffusion {factor} ")
     }
@@ -262,58 +268,55 @@ def curve(measured: Measured, factor: Factor) -> tuple[list[float], list[float]]
 
 def table(measured: Measured, speeds: Mapping[str, Mapping[str, float]]) -> str:
     rows = [
-        "| f | rFID | PSNR, dB | FID at 1/5 | 3/5 | the end | trained, samples/s | drawn, pictures/s |",
-        "|" + "---|" * 8,
+        "| f | rFID | PSNR, dB | FID at 1/5 | 3/5 | the end | latents at 1/5 | 3/5 | the end | trained, samples/s "
+        "| drawn, pictures/s |",
+        "|" + "---|" * 11,
     ]
     for factor in FACTORS:
         stage = measured.get(f"first stage {factor}")
         rebuilt = "0 | ∞" if stage is None else f"{stage['rfid']:.2f} | {stage['psnr']:.1f}"
-        fids = curve(measured, factor)[1]
-        shown = " | ".join(f"{fids[at]:.1f}" for at in (0, 2, 4))
+        fids, whole = (curve(measured, factor, figure)[1] for figure in ("fid", "latents"))
+        shown = " | ".join([f"{fids[at]:.2f}" for at in (0, 2, 4)] + [f"{whole[at]:.1f}" for at in (0, 2, 4)])
         pace = speeds[str(factor)]
         rows.append(f"| {factor} | {rebuilt} | {shown} | {pace['train_per_s']:.0f} | {pace['drawn_per_s']:.1f} |")
+    real = measured["real pictures"]
+    rows.append(f"| other scenes | | | | | {real['fid']:.2f} | | | {real['latents']:.1f} | | |")
     return "\n".join(rows)
 
 
 def plots(measured: Measured, speeds: Mapping[str, Mapping[str, float]], path: Path) -> None:
     import matplotlib.pyplot as plt  # only where plots are drawn
+    from matplotlib.axes import Axes
 
-    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(14, 4.2), layout="constrained")
+    figure, ((first, second), (third, fourth)) = plt.subplots(2, 2, figsize=(11, 8), layout="constrained")
     shades = plt.get_cmap("viridis")(np.linspace(0.0, 0.85, len(FACTORS)))
-    for factor, shade in zip(FACTORS, shades, strict=True):
-        share, fid = curve(measured, factor)
-        left.plot([100 * one for one in share], fid, color=shade, marker="o", markersize=3)
-        left.annotate(
-            f"f = {factor}", (100, fid[-1]), xytext=(5, 0), textcoords="offset points", color=shade, va="center"
-        )
-    floor = measured["real pictures"]["fid"]
-    left.axhline(floor, color="grey", linestyle=":", linewidth=1)
-    left.set(
-        xlabel="training compute, % of 60 TFLOP",
-        ylabel="FID (features of the judge)",
-        title="Diffusion, same compute",
-        yscale="log",
-        xlim=(0, 118),
-    )
+
+    def training(axes: Axes, name: str, title: str) -> None:
+        for factor, shade in zip(FACTORS, shades, strict=True):
+            share, found = curve(measured, factor, name)
+            axes.plot([100 * one for one in share], found, color=shade, marker="o", markersize=3, label=f"f = {factor}")
+        axes.axhline(measured["real pictures"][name], color="grey", linestyle=":", linewidth=1, label="other scenes")
+        axes.set(xlabel="training compute, % of 60 TFLOP", ylabel="Fréchet distance", title=title, yscale="log")
+        axes.legend(frameon=False, fontsize="small", ncols=2)
+
+    training(first, "fid", "FID by the judge's features: detail")
+    training(second, "latents", "Distance of 8 x 8 latents: the whole")
     stages = [factor for factor in FACTORS if factor > 1]
-    middle.plot(
-        [str(f) for f in stages], [measured[f"first stage {f}"]["rfid"] for f in stages], color="tab:red", marker="o"
-    )
-    middle.set(xlabel="f", ylabel="rFID", title="First stages: lost detail", yscale="log")
-    beside = middle.twinx()
-    beside.plot(
-        [str(f) for f in stages], [measured[f"first stage {f}"]["psnr"] for f in stages], color="tab:blue", marker="s"
-    )
+    names = [str(f) for f in stages]
+    third.plot(names, [measured[f"first stage {f}"]["rfid"] for f in stages], color="tab:red", marker="o")
+    third.set(xlabel="f", ylabel="rFID", title="First stages: lost detail", yscale="log")
+    third.yaxis.label.set_color("tab:red")
+    beside = third.twinx()
+    beside.plot(names, [measured[f"first stage {f}"]["psnr"] for f in stages], color="tab:blue", marker="s")
     beside.set_ylabel("PSNR, dB", color="tab:blue")
-    middle.yaxis.label.set_color("tab:red")
     names = [str(f) for f in FACTORS]
-    right.plot(names, [speeds[n]["train_per_s"] for n in names], marker="o", label="trained")
-    right.plot(names, [speeds[n]["drawn_per_s"] for n in names], marker="s", label=f"drawn ({STEPS} steps) and decoded")
-    right.set(xlabel="f", ylabel="samples a second", title=f"Speed, {speeds['threads']} threads", yscale="log")
-    right.legend(frameon=False)
-    for axes in (left, middle, right):
+    fourth.plot(names, [speeds[n]["train_per_s"] for n in names], marker="o", label="trained")
+    fourth.plot(names, [speeds[n]["drawn_per_s"] for n in names], marker="s", label=f"drawn ({STEPS} steps), decoded")
+    fourth.set(xlabel="f", ylabel="samples a second", title=f"Speed, {speeds['threads']} threads", yscale="log")
+    fourth.legend(frameon=False)
+    for axes in (first, second, third, fourth):
         axes.spines[["top"]].set_visible(False)
-    figure.savefig(path, format="png", dpi=110)
+    figure.savefig(path, format="png", dpi=100)
 
 
 def main() -> int:
