@@ -2,13 +2,13 @@
 
     python benchmarks/compression_study.py train --out runs/study                  # an hour and a half on two CPU cores
     python benchmarks/compression_study.py train --out runs/study --factors 8 2    # or shared out to processes
-    python benchmarks/compression_study.py measure --out runs/study                # rFID, PSNR, FID over training
+    python benchmarks/compression_study.py measure --out runs/study                # stages; diffusion over training
     python benchmarks/compression_study.py speed --out runs/study                  # samples a second; a quiet machine
     python benchmarks/compression_study.py plot --out runs/study                   # docs/compression.{png,json}
 
-Each goes on where it was stopped. FID here is the Fréchet distance of features of the embedded judge, a classifier of
-emoji: it is no FID of a paper. The first stages' perceptual loss uses another classifier. Beside it the distance of the
-embedded autoencoder's latents is measured, since such a judge does not see whether a whole is composed as it should be.
+Each goes on where it was stopped. In place of FID and rFID stand Fréchet distances of features of the embedded judge, a
+classifier of emoji (the first stages' perceptual loss uses another one), and beside them that of the embedded
+autoencoder's latents, since such a judge does not see whether a whole is composed as it should be.
 """
 
 import argparse
@@ -136,8 +136,8 @@ def scenes(count: int, *, first: int) -> Iterator[Tensor]:
 
 @dataclass(frozen=True, slots=True)
 class Eyes:
-    """What pictures are looked at with: the embedded judge ("fid": are there emoji?) and the embedded model's
-    autoencoder ("latents": 8 x 8 x 16 numbers, is the whole composed as scenes are?)."""
+    """What pictures are looked at with: the embedded judge ("judge": is the detail that of emoji?) and the embedded
+    model's autoencoder ("latents": 8 x 8 x 16 numbers, is the whole composed as scenes are?)."""
 
     judge: JudgeFeatures
     autoencoder: Autoencoder
@@ -145,7 +145,7 @@ class Eyes:
     @torch.inference_mode()
     def __call__(self, pictures: Tensor) -> dict[str, Tensor]:
         encoded = self.autoencoder.encode(from_bytes(pictures)).mean
-        return {"fid": self.judge(pictures).pooled, "latents": encoded.flatten(1)}
+        return {"judge": self.judge(pictures).pooled, "latents": encoded.flatten(1)}
 
     def gaussians(self, pictures: Iterable[Tensor]) -> dict[str, Gaussian]:
         running: dict[str, FrechetStatistics] = {}
@@ -166,12 +166,12 @@ def decoder(out: Path, factor: Factor) -> Autoencoder | None:
 
 @torch.inference_mode()
 def reconstruction(eyes: Eyes, stage: Autoencoder, picture: Path) -> dict[str, float]:
-    """PSNR: the mean over pictures; rFID: between the same pictures before and after."""
+    """PSNR: the mean over pictures; the judge's distance: between the same pictures before and after."""
     given = list(scenes(RECONSTRUCTED, first=HELD_OUT))
     back = [to_bytes(stage.decode(stage.encode(from_bytes(some)).mean)) for some in given]
     contact_sheet(torch.cat((given[0][:8], back[0][:8], given[0][8:16], back[0][8:16]))).save(picture)
     ratio = torch.cat([psnr(one, other, span=255) for one, other in zip(back, given, strict=True)]).mean()
-    return {"rfid": eyes.distances(back, eyes.gaussians(given))["fid"], "psnr": round(float(ratio), 3)}
+    return {"judge": eyes.distances(back, eyes.gaussians(given))["judge"], "psnr": round(float(ratio), 3)}
 
 
 @torch.inference_mode()
@@ -268,19 +268,19 @@ def curve(measured: Measured, factor: Factor, figure: str) -> tuple[list[float],
 
 def table(measured: Measured, speeds: Mapping[str, Mapping[str, float]]) -> str:
     rows = [
-        "| f | rFID | PSNR, dB | FID at 1/5 | 3/5 | the end | latents at 1/5 | 3/5 | the end | trained, samples/s "
-        "| drawn, pictures/s |",
+        "| f | first stage: judge | PSNR, dB | diffusion: judge at 1/5 | 3/5 | the end | latents at 1/5 | 3/5 | the end "
+        "| trained, samples/s | drawn, pictures/s |",
         "|" + "---|" * 11,
     ]
     for factor in FACTORS:
         stage = measured.get(f"first stage {factor}")
-        rebuilt = "0 | ∞" if stage is None else f"{stage['rfid']:.2f} | {stage['psnr']:.1f}"
-        fids, whole = (curve(measured, factor, figure)[1] for figure in ("fid", "latents"))
-        shown = " | ".join([f"{fids[at]:.2f}" for at in (0, 2, 4)] + [f"{whole[at]:.1f}" for at in (0, 2, 4)])
+        rebuilt = "0 | ∞" if stage is None else f"{stage['judge']:.2f} | {stage['psnr']:.1f}"
+        detail, whole = (curve(measured, factor, figure)[1] for figure in ("judge", "latents"))
+        shown = " | ".join([f"{detail[at]:.2f}" for at in (0, 2, 4)] + [f"{whole[at]:.1f}" for at in (0, 2, 4)])
         pace = speeds[str(factor)]
         rows.append(f"| {factor} | {rebuilt} | {shown} | {pace['train_per_s']:.0f} | {pace['drawn_per_s']:.1f} |")
     real = measured["real pictures"]
-    rows.append(f"| other scenes | | | | | {real['fid']:.2f} | | | {real['latents']:.1f} | | |")
+    rows.append(f"| other scenes | | | | | {real['judge']:.2f} | | | {real['latents']:.1f} | | |")
     return "\n".join(rows)
 
 
@@ -299,12 +299,12 @@ def plots(measured: Measured, speeds: Mapping[str, Mapping[str, float]], path: P
         axes.set(xlabel="training compute, % of 60 TFLOP", ylabel="Fréchet distance", title=title, yscale="log")
         axes.legend(frameon=False, fontsize="small", ncols=2)
 
-    training(first, "fid", "FID by the judge's features: detail")
-    training(second, "latents", "Distance of 8 x 8 latents: the whole")
+    training(first, "judge", "By the judge's features: detail")
+    training(second, "latents", "By 8 x 8 latents: the whole")
     stages = [factor for factor in FACTORS if factor > 1]
     names = [str(f) for f in stages]
-    third.plot(names, [measured[f"first stage {f}"]["rfid"] for f in stages], color="tab:red", marker="o")
-    third.set(xlabel="f", ylabel="rFID", title="First stages: lost detail", yscale="log")
+    third.plot(names, [measured[f"first stage {f}"]["judge"] for f in stages], color="tab:red", marker="o")
+    third.set(xlabel="f", ylabel="Fréchet distance (judge)", title="First stages: lost detail", yscale="log")
     third.yaxis.label.set_color("tab:red")
     beside = third.twinx()
     beside.plot(names, [measured[f"first stage {f}"]["psnr"] for f in stages], color="tab:blue", marker="s")
