@@ -268,8 +268,8 @@ def curve(measured: Measured, factor: Factor, figure: str) -> tuple[list[float],
 
 def table(measured: Measured, speeds: Mapping[str, Mapping[str, float]]) -> str:
     rows = [
-        "| f | first stage: judge | PSNR, dB | diffusion: judge at 1/5 | 3/5 | the end | latents at 1/5 | 3/5 | the end "
-        "| trained, samples/s | drawn, pictures/s |",
+        "| f | first stage: judge | PSNR, dB | diffusion: judge at 1/5 | 3/5 | the end | latents at 1/5 | 3/5 "
+        "| the end | trained, samples/s | drawn, pictures/s |",
         "|" + "---|" * 11,
     ]
     for factor in FACTORS:
