@@ -4,7 +4,7 @@
     python benchmarks/compression_study.py train --out runs/study --factors 8 2    # or shared out to processes
     python benchmarks/compression_study.py measure --out runs/study                # stages; diffusion over training
     python benchmarks/compression_study.py speed --out runs/study                  # samples a second; a quiet machine
-    python benchmarks/compression_study.py plot --out runs/study                   # docs/compression.{png,json}
+    python benchmarks/compression_study.py plot --out runs/study                   # docs/compression*
 
 Each goes on where it was stopped. In place of FID and rFID stand Fréchet distances of features of the embedded judge, a
 classifier of emoji (the first stages' perceptual loss uses another one), and beside them that of the embedded
@@ -193,8 +193,8 @@ def draw(recipe: CompressionStudy, stage: Autoencoder | None, checkpoint: Path, 
         yield to_bytes(raw if stage is None else stage.decode(raw))
 
 
-def contact_sheet(pictures: Tensor) -> Image.Image:
-    return sheet([to_picture(one) for one in from_bytes(pictures)], columns=8, scale=2)
+def contact_sheet(pictures: Tensor, *, columns: int = 8, scale: int = 2) -> Image.Image:
+    return sheet([to_picture(one) for one in from_bytes(pictures)], columns=columns, scale=scale)
 
 
 # Speed
@@ -238,7 +238,7 @@ def training_speed(recipe: CompressionStudy, *, steps: int = 12) -> float:
 
 
 def plot(out: Path, docs: Path) -> None:
-    """The raw numbers and the plots into `docs`; the table to stdout."""
+    """The raw numbers, the plots and 16 pictures of each factor (a row each) into `docs`; the table to stdout."""
     measured: Measured = {}
     for factor in FACTORS:
         measured |= json.loads(measured_file(out, factor).read_text())
@@ -253,6 +253,9 @@ def plot(out: Path, docs: Path) -> None:
         target.write_text(json.dumps(study, indent=1) + "\n")
     with whole_file(docs / "compression.png") as target:
         plots(measured, speeds, target)
+    last = [np.load(checkpoints(out / f"diffusion-{factor}")[-1].with_suffix(".npy"))[:16] for factor in FACTORS]
+    with whole_file(docs / "compression-pictures.png") as target:
+        contact_sheet(torch.from_numpy(np.concatenate(last)), columns=16, scale=1).save(target, format="PNG")
     print(table(measured, speeds))
 
 
