@@ -93,31 +93,13 @@ class DefaultText2Img(Recipe):
                 raise ValueError(f"start={self.start} brings its own first stage; leave out autoencoder")
 
     def prepare(self, out: Path) -> Run:
-        if self.latents < 1:
-            raise ValueError(f"latents {self.latents}: expected 1 or more")
-        if not 0 <= self.caption_dropout <= 1:
-            raise ValueError(f"caption_dropout {self.caption_dropout}: expected 0 to 1")
-        if self.prediction == "edm":
-            raise ValueError("prediction edm is for data of std 0.5; latents have std 1: use v, its equal for them")
+        self._check()
         torch.manual_seed(self.train.seed)
         first_stage = load_network(self._first_stage(), "autoencoder", AutoencoderConfig, Autoencoder)
         first_stage = first_stage.to(self.train.device)
-        channels = first_stage.config.latent_channels
-        if self.unet.in_channels not in (channels, 2 * channels + 1):
-            raise ValueError(
-                f"the first stage has {channels} channels, unet.in_channels is {self.unet.in_channels}; expected the "
-                f"same, or {2 * channels + 1} with a mask and the masked picture"
-            )
-        masked = self.unet.in_channels > channels
-        SPACINGS[SCHEDULER](make_schedule(self.schedule), self.steps)  # refuses what no sheet could be drawn with
+        masked = self._shows_masks(first_stage.config)
         scenes = Scenes(self.scenes, font=self.font)
-        words = taught_words(self.scenes)
-        text = TextConfig(
-            clip=dataclasses.replace(self.text, vocabulary_size=len(word_ids(words))),
-            words=words,
-            pooled=True,
-            objects=self._read(),
-        )
+        text = self._text()
         unet, tower = UNet(self.unet), TextConditioner(text)
         space = None if self.start is None else self.begin(unet, tower, self.start)
 
@@ -129,21 +111,7 @@ class DefaultText2Img(Recipe):
         columns += [repainted(self.repainted)] if masked else []
         samples = WithPictures(stored, SceneSamples(scenes, self.latents)) if masked else stored
         source = Batches(samples, columns, seed=self.train.seed)
-        family = FamilyConfig(
-            name="tintype",
-            unet=self.unet,
-            autoencoder=first_stage.config,
-            conditioner=text,
-            schedule=self.schedule,
-            prediction=self.prediction,
-            space=space,
-            size=self.scenes.size,
-            steps=self.steps,
-            cfg_scale=self.cfg_scale,
-            scheduler=SCHEDULER,
-            further=("mask", "masked") if masked else (),
-            labels=() if text.objects is None else tuple(one.name for one in vocabulary(self.scenes.vocabulary)),
-        )
+        family = self._family(first_stage.config, text, space)
 
         def averaged(state: TrainingState) -> LatentDiffusion:
             network = UNet(self.unet).to(self.train.device)
@@ -182,12 +150,52 @@ class DefaultText2Img(Recipe):
             publish=publish,
         )
 
-    def _read(self) -> ObjectsConfig | None:
-        if not self.objects:
-            return None
-        assert self.unet.context_dim is not None
-        return ObjectsConfig(
-            num_classes=len(vocabulary(self.scenes.vocabulary)), width=self.unet.context_dim, count=self.objects
+    def _check(self) -> None:
+        """Raises `ValueError` for what no run could be made of."""
+        if self.latents < 1:
+            raise ValueError(f"latents {self.latents}: expected 1 or more")
+        if not 0 <= self.caption_dropout <= 1:
+            raise ValueError(f"caption_dropout {self.caption_dropout}: expected 0 to 1")
+        if self.prediction == "edm":
+            raise ValueError("prediction edm is for data of std 0.5; latents have std 1: use v, its equal for them")
+        SPACINGS[SCHEDULER](make_schedule(self.schedule), self.steps)  # refuses what no sheet could be drawn with
+
+    def _shows_masks(self, first_stage: AutoencoderConfig) -> bool:
+        """Whether the U-Net has channels for a mask and the masked picture. Raises `ValueError` for other numbers."""
+        channels = first_stage.latent_channels
+        if self.unet.in_channels not in (channels, 2 * channels + 1):
+            raise ValueError(
+                f"the first stage has {channels} channels, unet.in_channels is {self.unet.in_channels}; expected the "
+                f"same, or {2 * channels + 1} with a mask and the masked picture"
+            )
+        return self.unet.in_channels > channels
+
+    def _text(self) -> TextConfig:
+        """The tower of the captions' words, and of the objects that are read beside them."""
+        words, read = taught_words(self.scenes), None
+        if self.objects:
+            assert self.unet.context_dim is not None
+            classes = len(vocabulary(self.scenes.vocabulary))
+            read = ObjectsConfig(num_classes=classes, width=self.unet.context_dim, count=self.objects)
+        clip = dataclasses.replace(self.text, vocabulary_size=len(word_ids(words)))
+        return TextConfig(clip=clip, words=words, pooled=True, objects=read)
+
+    def _family(self, first_stage: AutoencoderConfig, text: TextConfig, space: LatentSpace) -> FamilyConfig:
+        """What is published beside the weights."""
+        return FamilyConfig(
+            name="tintype",
+            unet=self.unet,
+            autoencoder=first_stage,
+            conditioner=text,
+            schedule=self.schedule,
+            prediction=self.prediction,
+            space=space,
+            size=self.scenes.size,
+            steps=self.steps,
+            cfg_scale=self.cfg_scale,
+            scheduler=SCHEDULER,
+            further=("mask", "masked") if self._shows_masks(first_stage) else (),
+            labels=() if text.objects is None else tuple(one.name for one in vocabulary(self.scenes.vocabulary)),
         )
 
     def begin(self, unet: UNet, tower: TextConditioner, name: str) -> LatentSpace:
