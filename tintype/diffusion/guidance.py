@@ -49,7 +49,7 @@ def guided(
     inside = _guided(denoiser, conds, uncond, guidance, away)
     if guidance.start == math.inf and guidance.end <= 0:
         return inside
-    outside = _guided(denoiser, conds, uncond, Guidance())
+    outside = _guided(denoiser, conds, uncond, Guidance(), None)
     return lambda x, sigma: (inside if guidance.end < sigma <= guidance.start else outside)(x, sigma)
 
 
@@ -58,7 +58,7 @@ def _guided(
     conds: Sequence[Weighted],
     uncond: Conditioning | None,
     guidance: Guidance,
-    away: Weighted | None = None,
+    away: Weighted | None,
 ) -> Denoise:
     if not conds:
         raise ValueError("got no conditioning; expected at least one (weight, Conditioning)")
