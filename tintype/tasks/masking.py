@@ -54,9 +54,9 @@ def masked_area(request: Request) -> Area:
     if request.mask_invert:
         mask = ImageChops.invert(mask)
     if mask.getbbox() is None:
-        black, other = ("white", "without") if request.mask_invert else ("black", "with")
+        colour, other = ("white", "leave out") if request.mask_invert else ("black", "add")
         raise ValueError(
-            f"mask: all of it is {black}, so nothing is painted anew; paint some white, or {other} mask_invert"
+            f"mask: all of it is {colour}, so nothing is painted anew; change some, or {other} mask_invert"
         )
     if request.mask_blur:
         mask = mask.filter(ImageFilter.GaussianBlur(request.mask_blur))
