@@ -41,11 +41,11 @@ class ObjectsEncoder(nn.Module):
         self.config = config
         self.label = nn.Embedding(config.num_classes + 1, config.width)
         self.nowhere = nn.Parameter(torch.zeros(config.width))
-        self.place = nn.Sequential(
-            nn.Linear(8 * config.frequencies, config.width), nn.SiLU(), nn.Linear(config.width, config.width)
-        )
+        out = nn.Linear(config.width, config.width)
+        self.place = nn.Sequential(nn.Linear(8 * config.frequencies, config.width), nn.SiLU(), out)
         self.norm = nn.LayerNorm(config.width)
-        nn.init.constant_(self.norm.weight, 0.1)  # so small that a model taught before hardly hears them
+        nn.init.zeros_(out.weight)  # an object begins as a word that stands nowhere
+        nn.init.zeros_(out.bias)
 
     def forward(self, objects: Objects) -> Tensor:
         octaves = torch.pi * 2.0 ** torch.arange(self.config.frequencies, device=objects.places.device)

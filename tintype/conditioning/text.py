@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tintype.common.config import added
@@ -140,6 +141,18 @@ class TextConditioner(nn.Module):
         if end.shape != embeddings.shape[:1] or not ((end >= 0) & (end < embeddings.shape[1])).all():
             raise ValueError(f"end {end.tolist()}: expected one place below {embeddings.shape[1]} for each text")
         return self._with_objects(self._chosen(self.encoder.transform(embeddings, end), clip_skip), None)
+
+    @torch.no_grad()
+    def name_objects(self, names: Sequence[str]) -> None:
+        """Let objects begin as the words for them: each class's label as what the tower makes of its name, and no
+        object as the end of an empty text."""
+        assert self.objects is not None
+        tokens = self.tokens([*names, ""])
+        hidden = self.encoder(tokens.ids, tokens.end).hidden[-1]
+        for row, end in enumerate(tokens.end.tolist()):
+            said = hidden[row, 1:end] if end > 1 else hidden[row, end : end + 1]
+            self.objects.label.weight[row] = F.layer_norm(said.mean(dim=0), said.shape[1:])  # of a place's magnitude
+        self.objects.norm.load_state_dict(self.encoder.norm.state_dict())
 
     def _with_objects(self, cond: Conditioning, objects: Objects | None) -> Conditioning:
         """The tokens of the objects, or of none, after those of the text."""

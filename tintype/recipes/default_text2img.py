@@ -199,8 +199,8 @@ class DefaultText2Img(Recipe):
         )
 
     def begin(self, unet: UNet, tower: TextConditioner, name: str) -> LatentSpace:
-        """Give the networks the weights of a model, and return the latent space they know. What the model has not (mask
-        channels, objects) begins as it is, and the channels at zero."""
+        """Give the networks the weights of a model, and return the latent space they know. Mask channels that
+        the model has not begin at zero, and objects as the words for them."""
         model = load(name, device="cpu")
         own_text, other_text = tower.config, model.config.conditioner
         assert isinstance(other_text, TextConfig)
@@ -228,6 +228,8 @@ class DefaultText2Img(Recipe):
         learned = model.networks["conditioner"].state_dict()
         fresh = {key: value for key, value in tower.state_dict().items() if key.startswith("objects.")}
         tower.load_state_dict(fresh | learned)
+        if self.objects and other_text.objects is None:
+            tower.name_objects([emoji.name for emoji in vocabulary(self.scenes.vocabulary)])
         return model.space
 
 
