@@ -20,7 +20,8 @@ def default_tasks() -> DefaultText2Img:
         scenes=SceneConfig(grid=8, objects=(0.5, 0.25, 0.125, 0.125), sizes=(0.15, 0.7, 0.15)),
         unet=dataclasses.replace(first.unet, in_channels=2 * first.unet.in_channels + 1),
         objects=4,
-        objects_dropout=(0.4, 0.2),
-        caption_dropout=0.15,
-        train=dataclasses.replace(first.train, steps=12_000, learning_rate=8e-4, hold=0.1),
+        objects_dropout=(0.3, 0.1),
+        caption_dropout=0.3,
+        repainted=0.35,
+        train=dataclasses.replace(first.train, steps=5000, batch_size=16, learning_rate=6e-4, hold=0.2, save_every=250),
     )

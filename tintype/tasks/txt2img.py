@@ -6,7 +6,7 @@ from tintype.common.rng import Noise
 from tintype.diffusion.denoiser import Denoise
 from tintype.diffusion.windows import windowed
 from tintype.families.base import LatentDiffusion
-from tintype.tasks.further import has_mask, refuse_others
+from tintype.tasks.further import all_new, refuse_others
 from tintype.tasks.hires import check, second_pass
 from tintype.tasks.plan import Plan, from_noise, prompted
 from tintype.tasks.request import Request
@@ -18,8 +18,8 @@ STRIDES = 4  # to a window, where the stride is not said
 def prepare(model: LatentDiffusion, request: Request) -> Request:
     refuse_others(model, request)
     check(model, request)
-    if request.window is not None and (request.hires_scale is not None or has_mask(model)):
-        raise ValueError(f"window {request.window}: not with hires_scale, nor with a model that is shown a mask")
+    if request.window is not None and request.hires_scale is not None:
+        raise ValueError(f"window {request.window}: not with hires_scale; leave out one of them")
     return with_stride(request, model.config.autoencoder.factor)
 
 
@@ -44,7 +44,8 @@ def with_stride(request: Request, factor: int) -> Request:
 
 
 def plan(model: LatentDiffusion, request: Request, noise: Noise) -> Plan:
-    begun = from_noise(model, request, noise, prompted(model, request, noise))
+    shown = all_new(model, _seen(request), prompted(model, request, noise), len(noise.seeds))
+    begun = from_noise(model, request, noise, shown)
     drawn = dataclasses.replace(begun, then=second_pass(model, request, noise))
     if request.window is None or request.window_stride is None:
         return drawn
@@ -55,6 +56,17 @@ def plan(model: LatentDiffusion, request: Request, noise: Noise) -> Plan:
         return windowed(denoise, window=window, stride=stride)
 
     return dataclasses.replace(drawn, wrap=in_windows)
+
+
+def _seen(request: Request) -> Request:
+    """The same, of the size that the network sees at once."""
+    if request.window is None:
+        return request
+    assert request.width is not None
+    assert request.height is not None
+    return dataclasses.replace(
+        request, width=min(request.width, request.window), height=min(request.height, request.window)
+    )
 
 
 TASK = Task(plan=plan, prepare=prepare)
