@@ -265,12 +265,12 @@ def _last(walk: Iterator[Step]) -> Step:
 
 def finish(model: LatentDiffusion, request: Request, step: Step | None) -> list[Image.Image]:
     """The pictures of a resolved request's last step (None where there was none to do), decoded and stamped."""
-    drawn, tiling = None if step is None else latents(model, request, step), tiling_of(request)
+    drawn, tiling = None if step is None else latents(model, request, step), tiling_of(model, request)
     decoded = [] if drawn is None else decode(drawing(model, request), drawn, exact=request.exact, tiling=tiling)
     name, told = Path(model.source).name, referred(request)
     return [
         stamp(picture, Provenance(request=told, position=position, model=name, digest=model.digest))
-        for position, picture in enumerate(task_of(request).finish(request, decoded))
+        for position, picture in enumerate(task_of(request).finish(model, request, decoded))
     ]
 
 

@@ -61,6 +61,14 @@ SMALL = {
     "clip_vit_b32": (*TRAIN, *CLIP, *IN_EARNEST, "train.accumulate=2", "scenes.size=64"),
     "default_text2img": (*TRAIN, *text2img(4)),
     "default_tasks": (*TRAIN, *text2img(9), "objects=2"),
+    "default_upscaler": (
+        *TRAIN,
+        'unet={"in_channels":16,"out_channels":4,"width":8,"mult":[1],"num_blocks":1,"depth":[0],'
+        '"context_dim":null,"num_heads":1,"norm_groups":4,"num_classes":30}',
+        "windows=24",
+        "sizes=[64,128]",
+        "steps=2",
+    ),
     "compression_study": (
         *TRAIN,
         'unet={"in_channels":4,"out_channels":4,"width":8,"mult":[1],"num_blocks":1,"depth":[0],'
@@ -83,6 +91,7 @@ NEEDS = {
     "compression_study": {"autoencoder": ("default_autoencoder", "autoencoder.safetensors")},
     "default_text2img": {"autoencoder": ("default_autoencoder", "autoencoder.safetensors")},
     "default_tasks": {"autoencoder": ("default_autoencoder", "autoencoder.safetensors")},
+    "default_upscaler": {"start": ("default_text2img", "model")},
     "latent_diffusion": {"autoencoder": ("default_autoencoder", "autoencoder.safetensors")},
     "stable_diffusion_1": {"autoencoder": ("default_autoencoder", "autoencoder.safetensors")},
     "class_to_image_imagenet": {"autoencoder": ("default_autoencoder", "autoencoder.safetensors")},

@@ -43,6 +43,7 @@ from tintype.evaluation.pictures import Stored, pixels_of
 from tintype.evaluation.scene_tasks import evaluate_tasks
 from tintype.evaluation.scenes import evaluate_scenes, table
 from tintype.evaluation.streaming import Walk
+from tintype.evaluation.upscaling import evaluate_upscaling
 from tintype.tasks.request import LARGEST_BATCH
 
 log = logging.getLogger(__name__)
@@ -63,8 +64,8 @@ class Outcome:
 
 
 def evaluate(arguments: argparse.Namespace) -> int:
-    if arguments.measure in ("scenes", "tasks"):
-        return _scenes(arguments) if arguments.measure == "scenes" else _tasks(arguments)
+    if arguments.measure in SCENES:
+        return SCENES[arguments.measure](arguments)
     if not 1 <= arguments.batch_size <= LARGEST_BATCH:
         raise ValueError(f"--batch-size {arguments.batch_size}: expected 1 to {LARGEST_BATCH}")
     if arguments.size is not None and arguments.size < 1:
@@ -331,3 +332,20 @@ def _tasks(arguments: argparse.Namespace) -> int:
     )
     print(json.dumps(result) if arguments.json else table(result))
     return 0
+
+
+def _upscaling(arguments: argparse.Namespace) -> int:
+    model = load(arguments.model, device=arguments.device)
+    result = evaluate_upscaling(
+        model,
+        count=arguments.count,
+        steps=arguments.steps,
+        tile=arguments.tile,
+        font=arguments.font,
+        quiet=arguments.json,
+    )
+    print(json.dumps(result) if arguments.json else table(result))
+    return 0
+
+
+SCENES: dict[str, Callable[[argparse.Namespace], int]] = {"scenes": _scenes, "tasks": _tasks, "upscaling": _upscaling}

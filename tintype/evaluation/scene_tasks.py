@@ -4,8 +4,6 @@ The judge is the classifier of `scenes.py`. Layouts are held out by their seed, 
 objects were never seen together. Controls: the same noise without boxes, and rendered scenes (the ceiling).
 """
 
-import base64
-import io
 from collections.abc import Sequence
 
 import numpy as np
@@ -23,6 +21,7 @@ from tintype.evaluation.scenes import BATCH, SEED, SIZE, two_object_plans
 from tintype.families.base import LatentDiffusion
 from tintype.generation import generate, generate_each
 from tintype.models.classifier import Classifier
+from tintype.tasks.pictures import data_url
 from tintype.tasks.request import Request
 
 MARGIN = 3  # pixels around a box that the judge sees
@@ -116,8 +115,8 @@ def _holes(model: LatentDiffusion, judge: Classifier, scenes: Sequence[Scene], *
         request = Request(
             task="inpaint",
             prompt=scene.caption,
-            image=_url(Image.fromarray(np.where(mask[..., None], 128, scene.picture).astype(np.uint8))),
-            mask=_url(Image.fromarray(mask.astype(np.uint8) * 255)),
+            image=data_url(Image.fromarray(np.where(mask[..., None], 128, scene.picture).astype(np.uint8))),
+            mask=data_url(Image.fromarray(mask.astype(np.uint8) * 255)),
             seed=SEED + number,
         )
         picture = np.asarray(generate(model, request)[0])
@@ -148,9 +147,3 @@ def _first_right(judge: Classifier, pictures: Sequence[np.ndarray], scenes: Sequ
     ]
     wanted = torch.tensor([int(scene.classes[0]) for scene in scenes])
     return round(float((judge(torch.cat(halves)).argmax(dim=1) == wanted).float().mean()), 4)
-
-
-def _url(picture: Image.Image) -> str:
-    stream = io.BytesIO()
-    picture.save(stream, "PNG")
-    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()

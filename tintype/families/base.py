@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -32,7 +33,8 @@ AnyConditioner = (
 
 
 # mask: 1 where the picture is drawn anew, signed from -1 to 1; masked: the latent of the picture, gray (or black) under
-# the mask; picture: that of a whole picture, raw; depth: from -1 (far) to 1; low: a small picture, of the latent's size
+# the mask; picture: that of a whole picture, raw; depth: from -1 (far) to 1; low: a small picture, whose pixels are
+# those of the latent or several of them its cell's channels
 Further = Literal["mask", "signed_mask", "masked", "masked_black", "picture", "depth", "low"]
 
 
@@ -67,6 +69,21 @@ class FamilyConfig:
         for name, entries in (("scale", self.space.scale), ("shift", self.space.shift)):
             if len(entries) not in (1, channels):
                 raise ValueError(f"space.{name} has {len(entries)} entries; expected 1 or {channels}, one per channel")
+
+    @property
+    def fold(self) -> int:
+        """Pixels of a small picture beside the noise, along a side, that share a cell of the latent."""
+        return math.isqrt((self.unet.in_channels - self.autoencoder.latent_channels) // 3) if self.enlarges else 1
+
+    @property
+    def enlarges(self) -> bool:
+        """Whether it is an upscaler: a small picture alone is beside its noise."""
+        return self.further == ("low",)
+
+    @property
+    def enlargement(self) -> int:
+        """How many times larger what an upscaler draws is than the small picture beside the noise."""
+        return self.autoencoder.factor // self.fold
 
 
 def suited(config: FamilyConfig) -> FamilyConfig:

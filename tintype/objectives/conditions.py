@@ -193,8 +193,8 @@ class Frozen:
 
 
 def together(conds: Sequence[Conditioning]) -> Conditioning:
-    """Slot by slot: contexts one after the other (along L), vectors and extra channels side by side. Raises
-    `ValueError` for contexts of several widths."""
+    """Slot by slot: contexts one after the other (along L), vectors and extra channels side by side; class ids (B) have
+    their slot alone. Raises `ValueError` for contexts of several widths."""
     contexts = [cond.context for cond in conds if cond.context is not None]
     if len(widths := sorted({context.shape[-1] for context in contexts})) > 1:
         raise ValueError(f"contexts of width {' and '.join(map(str, widths))}: expected one width for all conditions")
@@ -202,7 +202,7 @@ def together(conds: Sequence[Conditioning]) -> Conditioning:
     concats = [cond.concat for cond in conds if cond.concat is not None]
     return Conditioning(
         context=torch.cat(contexts, dim=1) if contexts else None,
-        vector=torch.cat(vectors, dim=1) if vectors else None,
+        vector=vectors[0] if len(vectors) == 1 else torch.cat(vectors, dim=1) if vectors else None,
         concat=torch.cat(concats, dim=1) if concats else None,
     )
 

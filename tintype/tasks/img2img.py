@@ -29,7 +29,7 @@ def plan(model: LatentDiffusion, request: Request, noise: Noise) -> Plan:
     return from_latent(model, request, noise, in_rows(latent, len(noise.seeds)), prompted(model, request, noise))
 
 
-def finish(request: Request, drawn: Sequence[Image.Image]) -> list[Image.Image]:
+def finish(model: LatentDiffusion, request: Request, drawn: Sequence[Image.Image]) -> list[Image.Image]:
     if drawn:
         return list(drawn)
     return [fitted(read(request, "image"), request) for _ in request.seeds]

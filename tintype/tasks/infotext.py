@@ -19,6 +19,7 @@ ALSO = {
     "window": "Window",
     "window_stride": "Window stride",
     "image_cfg_scale": "Image CFG scale",
+    "scale": "Upscale by",
     "noise_level": "Noise level",
     "tile": "Tile",
     "overlap": "Tile overlap",

@@ -29,7 +29,7 @@ def plan(model: LatentDiffusion, request: Request, noise: Noise) -> Plan:
     return repainted(model, request, noise, extended(request))
 
 
-def finish(request: Request, drawn: Sequence[Image.Image]) -> list[Image.Image]:
+def finish(model: LatentDiffusion, request: Request, drawn: Sequence[Image.Image]) -> list[Image.Image]:
     return composed(request, drawn, extended(request))
 
 

@@ -4,6 +4,7 @@ import base64
 import binascii
 import dataclasses
 import hashlib
+import io
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,13 @@ def _content(source: str) -> bytes:
         return base64.b64decode(text, validate=True)
     except binascii.Error as error:
         raise Refused("not a data URL", f"{error}; expected data:image/png;base64,…") from error
+
+
+def data_url(picture: Image.Image) -> str:
+    """A picture as a request names one that is in no file."""
+    held = io.BytesIO()
+    picture.save(held, format="PNG")
+    return "data:image/png;base64," + base64.b64encode(held.getvalue()).decode()
 
 
 def digest(picture: Image.Image) -> str:

@@ -123,16 +123,17 @@ def denoiser_of(model: LatentDiffusion, request: Request) -> Denoiser:
         assert isinstance(network, UNet)
         assert request.cfg_scale is not None
         network = network.at_guidance(request.cfg_scale)
-    if (tiling := tiling_of(request)) is not None:
+    if (tiling := tiling_of(model, request)) is not None:
         network = Tiled(network, tiling)
     return dataclasses.replace(model.denoiser, network=network)
 
 
-def tiling_of(request: Request) -> Tiling | None:
-    """In cells of the latent, which are pixels of a small picture beside it."""
+def tiling_of(model: LatentDiffusion, request: Request) -> Tiling | None:
+    """Of a resolved request, in cells of the latent."""
     if request.tile is None:
         return None
-    return Tiling(request.tile, request.tile // 4 if request.overlap is None else request.overlap)
+    assert request.overlap is not None
+    return Tiling(request.tile // model.config.fold, request.overlap // model.config.fold)
 
 
 def around(model: LatentDiffusion, request: Request) -> Request:

@@ -26,7 +26,7 @@ TASKS: dict[str, str] = {
     "outpaint": "continue a picture beyond its sides",
     "edit": "change a picture as a sentence says",
     "depth2img": "a picture from a picture, its depth and a sentence",
-    "upscale": "a picture at four times its size",
+    "upscale": "a picture at several times its size",
     "class2img": "a picture of a class",
     "layout2img": "a picture of named boxes",
     "map2img": "a picture of a map of classes",
@@ -58,6 +58,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "cfg_scale": (0, 100),
     "pag_scale": (0, 100),
     "image_cfg_scale": (1, 100),
+    "scale": (2, LARGEST_ENLARGEMENT),
     "noise_level": (0, LARGEST_NOISE_LEVEL),
     "tile": (16, LARGEST_SIDE),
     "overlap": (0, LARGEST_SIDE),
@@ -218,6 +219,10 @@ class Request:
     )
     depth: str | None = dataclasses.field(
         default=None, metadata=_of(("depth2img",), help="how near all of the picture is: white near, black far")
+    )
+    scale: int | None = dataclasses.field(
+        default=None,
+        metadata=_of(("upscale",), help="how many times larger (default: what the model draws, usually 4)"),
     )
     noise_level: int | None = dataclasses.field(
         default=None,

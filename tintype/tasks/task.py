@@ -17,7 +17,7 @@ def as_asked(model: LatentDiffusion, request: Request) -> Request:
     return request
 
 
-def as_drawn(request: Request, drawn: Sequence[Image.Image]) -> list[Image.Image]:
+def as_drawn(model: LatentDiffusion, request: Request, drawn: Sequence[Image.Image]) -> list[Image.Image]:
     """Of tasks whose pictures are what is decoded."""
     return list(drawn)
 
@@ -33,7 +33,7 @@ class Task:
 
     plan: Callable[[LatentDiffusion, Request, Noise], Plan]
     prepare: Callable[[LatentDiffusion, Request], Request] = as_asked
-    finish: Callable[[Request, Sequence[Image.Image]], list[Image.Image]] = as_drawn
+    finish: Callable[[LatentDiffusion, Request, Sequence[Image.Image]], list[Image.Image]] = as_drawn
 
 
 def task_of(request: Request) -> Task:

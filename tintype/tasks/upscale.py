@@ -1,15 +1,20 @@
-"""Upscaling: a picture is drawn anew at four times its size by a model that is shown it beside the noise, all at once
-or tile by tile."""
+"""Upscaling: a picture is drawn anew at several times its size by a model that is shown it beside the noise, all at
+once or tile by tile."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
+from PIL import Image
 
 from tintype.common.rng import Noise
+from tintype.conditioning.low import folded, noised
 from tintype.families.base import LatentDiffusion
 from tintype.tasks.pictures import in_rows, pixels, read
-from tintype.tasks.plan import Plan, from_noise, prompted, refuse_unless_shown, tiling_of
+from tintype.tasks.plan import Plan, from_noise, prompted, refuse_unless_shown
 from tintype.tasks.request import LARGEST_SIDE, Request
+from tintype.tasks.room import refuse_without_room
 from tintype.tasks.task import Task
 
 NOISE_LEVEL = 20
@@ -17,59 +22,86 @@ NOISE_LEVEL = 20
 
 def prepare(model: LatentDiffusion, request: Request) -> Request:
     refuse_unless_shown(model, request, "low", "an upscaler")
-    return _sized(model, _tiled(_steered(model, request)))
+    request = _sized(model, _tiled(model, _steered(model, request)))
+    refuse_without_room(model, request)
+    return request
 
 
 def _steered(model: LatentDiffusion, request: Request) -> Request:
     """By prompts and a level of noise, where the model knows such."""
-    name = model.config.name
+    name, levels = model.config.name, model.config.unet.num_classes
     if model.conditioner is None:
         if request.prompt or request.negative_prompt:
             raise ValueError(f"prompt {request.prompt or request.negative_prompt!r}: {name} reads none; leave it out")
         if request.cfg_scale not in (None, 1):
             raise ValueError(f"cfg_scale {request.cfg_scale:g}: no prompt steers {name}; leave it out")
         request = dataclasses.replace(request, cfg_scale=1.0)
-    if model.config.unet.num_classes is None:
+    if levels is None:
         if request.noise_level is not None:
             raise ValueError(f"noise_level {request.noise_level}: {name} is not told one; leave it out")
         return request
     level = NOISE_LEVEL if request.noise_level is None else request.noise_level
+    if level >= levels:
+        raise ValueError(f"noise_level {level}: {name} was taught 0 to {levels - 1}; use one of them")
     return dataclasses.replace(request, noise_level=level)
 
 
-def _tiled(request: Request) -> Request:
-    tiling = tiling_of(request)
-    if tiling is None:
+def _tiled(model: LatentDiffusion, request: Request) -> Request:
+    """With the overlap of its tiles, in whole cells."""
+    fold = model.config.fold
+    if request.tile is None:
         if request.overlap is not None:
             raise ValueError(f"overlap {request.overlap}: without tile there is none; give tile, or leave it out")
         return request
-    if 2 * tiling.overlap > tiling.size:
-        raise ValueError(f"overlap {tiling.overlap}: expected at most half of tile {tiling.size}: {tiling.size // 2}")
-    return dataclasses.replace(request, overlap=tiling.overlap)
+    overlap = request.tile // 4 // fold * fold if request.overlap is None else request.overlap
+    if 2 * overlap > request.tile:
+        raise ValueError(f"overlap {overlap}: expected at most half of tile {request.tile}: {request.tile // 2}")
+    for name, count in (("tile", request.tile), ("overlap", overlap)):
+        if count % fold:
+            raise ValueError(f"{name} {count}: expected a multiple of {fold}, the pixels that share a cell")
+    return dataclasses.replace(request, overlap=overlap)
 
 
 def _sized(model: LatentDiffusion, request: Request) -> Request:
-    picture, factor = read(request, "image"), model.config.autoencoder.factor
-    if max(picture.size) * factor > LARGEST_SIDE:
-        got, most = f"{picture.width} x {picture.height}", LARGEST_SIDE // factor
-        raise ValueError(f"image: got {got} pixels, to be {factor} times larger; expected {most} a side at most")
-    size = {"width": picture.width * factor, "height": picture.height * factor}
+    """Drawn at the model's own enlargement, of whole cells."""
+    picture, own, fold = read(request, "image"), model.config.enlargement, model.config.fold
+    scale = own if request.scale is None else request.scale
+    if scale > own:
+        raise ValueError(f"scale {scale}: {model.config.name} enlarges {own} times; use that or less, or go twice")
+    if max(picture.size) * own > LARGEST_SIDE:
+        got, most = f"{picture.width} x {picture.height}", LARGEST_SIDE // own
+        raise ValueError(f"image: got {got} pixels, to be {own} times larger; expected {most} a side at most")
+    size = {"width": picture.width, "height": picture.height}
     for side, length in size.items():
-        if getattr(request, side) not in (None, length):
-            raise ValueError(f"{side} {getattr(request, side)}: the picture becomes {length}; leave it out")
-    return dataclasses.replace(request, **size)
+        if getattr(request, side) not in (None, length * scale, -(-length // fold) * fold * own):
+            raise ValueError(f"{side} {getattr(request, side)}: the picture becomes {length * scale}; leave it out")
+    drawn = {side: -(-length // fold) * fold * own for side, length in size.items()}
+    return dataclasses.replace(request, **drawn, scale=scale)
 
 
 def plan(model: LatentDiffusion, request: Request, noise: Noise) -> Plan:
-    """Noise is drawn for the whole, so that tiles agree. Stable Diffusion's upscaler is shown the picture with noise of
-    a level of its schedule, and told which (Ho et al. 2021: conditioning augmentation)."""
-    rows = len(noise.seeds)
-    low, told = in_rows(pixels(read(request, "image")).to(model.device), rows), None
+    """Noise is drawn for the whole, so that tiles agree. A model that is told a level of noise is shown the picture
+    with noise of that level of its schedule (Ho et al. 2021: conditioning augmentation)."""
+    rows, fold = len(noise.seeds), model.config.fold
+    low, told = pixels(read(request, "image")).to(model.device), None
+    low = F.pad(low, (0, -low.shape[-1] % fold, 0, -low.shape[-2] % fold), mode="replicate")
+    low = in_rows(low, rows)
     if request.noise_level is not None:
         sigma = float(model.denoiser.schedule.sigma(torch.tensor(request.noise_level, dtype=torch.float64)))
-        low = (low + sigma * noise.normal(low.shape[1:])) / (1 + sigma**2) ** 0.5
+        low = noised(low, noise.normal(low.shape[1:]), sigma)
         told = torch.full((rows,), request.noise_level, device=model.device)
-    return from_noise(model, request, noise, prompted(model, request, noise).beside(low, told))
+    return from_noise(model, request, noise, prompted(model, request, noise).beside(folded(low, fold), told))
 
 
-TASK = Task(plan=plan, prepare=prepare)
+def finish(model: LatentDiffusion, request: Request, drawn: Sequence[Image.Image]) -> list[Image.Image]:
+    """Without what fills the last cells, at the scale asked for: a smaller one than the model's is reduced to."""
+    picture, own, scale = read(request, "image"), model.config.enlargement, request.scale
+    assert scale is not None
+    whole = [one.crop((0, 0, picture.width * own, picture.height * own)) for one in drawn]
+    if scale == own:
+        return whole
+    size = (picture.width * scale, picture.height * scale)
+    return [one.resize(size, Image.Resampling.LANCZOS) for one in whole]
+
+
+TASK = Task(plan=plan, prepare=prepare, finish=finish)

@@ -1,0 +1,165 @@
+"""Upscalers whose cells hold several pixels of the small picture; sizes, scales and room of all of them."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+import tintype
+import tintype.tasks.room
+from tintype.common.rng import Noise, generator
+from tintype.conditioning.low import noised
+from tintype.families.base import LatentDiffusion, assemble
+from tintype.models.unet import UNet, UNetConfig
+from tintype.objectives.enlarging import LowCondition
+from tintype.tasks.infotext import provenance
+from tintype.tasks.pictures import data_url, pixels
+from tintype.tasks.request import Request
+from tintype.tasks.task import resolve, task_of
+
+UNET = UNetConfig(
+    in_channels=28,
+    out_channels=16,
+    width=8,
+    mult=(1,),
+    num_blocks=1,
+    depth=(0,),
+    context_dim=None,
+    num_heads=1,
+    num_classes=30,
+    norm_groups=4,
+)
+
+
+@pytest.fixture(scope="module")
+def model() -> LatentDiffusion:
+    """Untrained, in the embedded latents of 8 pixels a cell: it draws four times larger, from 2 x 2 pixels a cell."""
+    start = tintype.load("default")
+    config = dataclasses.replace(
+        start.config, name="small", unet=UNET, conditioner=None, further=("low",), labels=(), steps=2
+    )
+    torch.manual_seed(0)
+    unet = UNet(UNET)
+    for parameter in unet.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    return assemble(
+        config,
+        unet=unet.eval(),
+        autoencoder=start.autoencoder,
+        conditioner=None,
+        source="small",
+        fingerprint=lambda: "0" * 10,
+    )
+
+
+def photo(width: int, height: int) -> Image.Image:
+    values = np.random.default_rng(3).integers(0, 256, (height, width, 3))
+    return Image.fromarray(values.astype(np.uint8))
+
+
+def asked(picture: Image.Image, **settings: object) -> Request:
+    return Request(**{"task": "upscale", "image": data_url(picture), "seed": 1} | settings)
+
+
+def beside(model: LatentDiffusion, request: Request) -> tuple[Tensor, Tensor]:
+    resolved = resolve(model, request)
+    plan = task_of(resolved).plan(model, resolved, Noise(resolved.seeds))
+    cond = plan.steering.stages[0].conds[0][1]
+    assert cond.concat is not None
+    assert cond.vector is not None
+    return cond.concat, cond.vector
+
+
+@pytest.mark.parametrize("level", [0, 25])
+def test_sampling_shows_what_training_showed(model: LatentDiffusion, level: int) -> None:
+    picture = photo(16, 12)
+    concat, told = beside(model, asked(picture, noise_level=level, batch_size=2))
+    assert concat.shape == (2, 12, 6, 8)
+    assert told.tolist() == [level, level]
+    schedule = model.denoiser.schedule
+    trained = LowCondition(schedule, fold=2, levels=30)
+    sigma = float(schedule.sigma(torch.tensor(level, dtype=torch.float64)))
+    for row, seed in enumerate((1, 2)):
+        low = noised(pixels(picture), Noise([seed]).normal((3, 12, 16)), sigma)
+        expected = trained({"low": low}, None).concat
+        assert expected is not None
+        assert torch.allclose(concat[row : row + 1], expected, atol=1e-6)
+
+
+def test_training_tells_how_noisy_the_picture_is(model: LatentDiffusion) -> None:
+    low = torch.zeros(600, 3, 4, 4)
+    schedule = model.denoiser.schedule
+    cond = LowCondition(schedule, fold=2, levels=30)({"low": low}, generator(0, "test"))
+    assert cond.concat is not None
+    assert cond.vector is not None
+    assert sorted(set(cond.vector.tolist())) == list(range(30))
+    sigma = schedule.sigma(cond.vector.double())
+    expected = sigma / (1 + sigma**2).sqrt()
+    found = cond.concat.double().flatten(1).std(dim=1)
+    assert (found / expected).mean() == pytest.approx(1, abs=0.02)
+    assert torch.corrcoef(torch.stack((found, expected)))[0, 1] > 0.9
+
+
+@pytest.mark.parametrize(
+    ("scale", "size"), [(None, (68, 52)), (4, (68, 52)), (3, (51, 39)), (2, (34, 26))], ids=["own", "4", "3", "2"]
+)
+def test_sides_need_not_fill_cells(model: LatentDiffusion, scale: int | None, size: tuple[int, int]) -> None:
+    picture = photo(17, 13)
+    [drawn] = tintype.generate(model, asked(picture, scale=scale))
+    assert drawn.size == size
+    told = provenance(drawn).request
+    assert (told.scale, told.width, told.height) == (scale or 4, 72, 56)
+    [again] = tintype.generate(model, dataclasses.replace(told, image=data_url(picture)))
+    assert drawn.tobytes() == again.tobytes()
+
+
+def test_what_fills_the_last_cells_repeats_the_edge(model: LatentDiffusion) -> None:
+    picture = photo(17, 13)
+    whole = Image.fromarray(np.pad(np.asarray(picture), ((0, 1), (0, 1), (0, 0)), mode="edge"))
+    concat, _ = beside(model, asked(picture, noise_level=0))
+    expected, _ = beside(model, asked(whole, noise_level=0))
+    assert torch.equal(concat, expected)
+
+
+def test_a_smaller_scale_is_the_model_s_own_reduced(model: LatentDiffusion) -> None:
+    [full], [half] = (tintype.generate(model, asked(photo(16, 16), scale=scale)) for scale in (4, 2))
+    assert half.tobytes() == full.resize((32, 32), Image.Resampling.LANCZOS).tobytes()
+
+
+def test_tiles_are_counted_in_pixels_of_the_picture(model: LatentDiffusion) -> None:
+    """One that covers all is none; smaller ones are blended and tell their overlap."""
+    picture = photo(32, 24)
+    whole, covered, tiled = (tintype.generate(model, asked(picture, tile=tile))[0] for tile in (None, 32, 16))
+    assert whole.tobytes() == covered.tobytes()
+    assert tiled.size == whole.size == (128, 96)
+    assert tiled.tobytes() != whole.tobytes()
+    assert provenance(tiled).request.overlap == 4
+
+
+def test_bad_requests_are_refused_before_any_work(model: LatentDiffusion, monkeypatch: pytest.MonkeyPatch) -> None:
+    for settings, message in (
+        ({"scale": 5}, "scale 5: small enlarges 4 times; use that or less, or go twice"),
+        ({"noise_level": 30}, "noise_level 30: small was taught 0 to 29; use one of them"),
+        ({"tile": 17}, "tile 17: expected a multiple of 2, the pixels that share a cell"),
+        ({"tile": 16, "overlap": 3}, "overlap 3: expected a multiple of 2"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            resolve(model, asked(photo(16, 16), **settings))
+    with pytest.raises(ValueError, match="scale 1: expected a whole number from 2 to 8"):
+        asked(photo(16, 16), scale=1)
+    monkeypatch.setattr(tintype.tasks.room, "free_memory", lambda device: 150 * 2**20)
+    large = asked(photo(512, 512))
+    with pytest.raises(ValueError, match=r"a picture of 2048 x 2048 at once takes about .* 0\.1 are free.*--tile 64"):
+        resolve(model, large)
+    assert resolve(model, dataclasses.replace(large, tile=64)).overlap == 16
+
+
+def test_the_embedded_upscaler_is_the_command_s_own(tmp_path: Path) -> None:
+    from tintype.apps.cli import build_parser
+
+    assert build_parser().parse_args(["upscale", "-i", "in.png"]).own_model == "upscaler"
+    assert build_parser().parse_args(["txt2img", "a frog"]).own_model == "default"

@@ -1,0 +1,14 @@
+"""A small picture beside the noise of a model that draws a larger one (Ho et al. 2021; LDM's super-resolution)."""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def noised(low: Tensor, noise: Tensor, sigma: float | Tensor) -> Tensor:
+    """The small picture with noise of this level, as large as without it: conditioning augmentation."""
+    return (low + sigma * noise) / (1 + sigma**2) ** 0.5
+
+
+def folded(low: Tensor, fold: int) -> Tensor:
+    """low: B 3 H W -> B 3*fold² H/fold W/fold: pixels that share a cell of the latent, as its channels."""
+    return F.pixel_unshuffle(low, fold)

@@ -1,0 +1,33 @@
+"""Whether a picture fits into memory, before any work is done for it."""
+
+from tintype.common.room import free_memory
+from tintype.families.base import LatentDiffusion
+from tintype.tasks.request import Request
+
+MAPS = 4.0  # feature maps of the decoder's finest level that are there at once, measured: benchmarks/upscaling.py
+
+
+def needed(model: LatentDiffusion, request: Request) -> int:
+    """Bytes that decoding a resolved request's pictures takes: the decoder works on a tile, or on all of them."""
+    assert request.width is not None
+    assert request.height is not None
+    pixels, count = request.width * request.height, request.batch_size
+    at_once = pixels * (1 if request.exact else count)
+    if request.tile is not None:
+        side = request.tile * model.config.enlargement
+        at_once = min(side, request.width) * min(side, request.height)
+    first_stage = model.config.autoencoder
+    cells = at_once / first_stage.patch_size**2  # of the decoder's finest level
+    floats = MAPS * first_stage.width * cells + 2 * 3 * pixels * count
+    return int(4 * floats)
+
+
+def refuse_without_room(model: LatentDiffusion, request: Request) -> None:
+    """Raises `ValueError` for a resolved upscaling that needs more memory than there is."""
+    need, free = needed(model, request), free_memory(model.device)
+    if need > free:
+        smaller = "--tile 64" if request.tile is None else f"a smaller tile than {request.tile}"
+        raise ValueError(
+            f"a picture of {request.width} x {request.height} at once takes about {need / 2**30:.1f} GiB, "
+            f"{free / 2**30:.1f} are free; expected work in tiles, {smaller}, or a smaller batch or picture"
+        )
