@@ -21,7 +21,10 @@ def conditioner(objects: ObjectsConfig | None = OBJECTS) -> TextConditioner:
     clip = CLIPTextConfig(
         vocabulary_size=len(word_ids(WORDS)), context_length=8, width=16, num_layers=1, num_heads=2, activation="gelu"
     )
-    return TextConditioner(TextConfig(clip=clip, words=WORDS, pooled=True, objects=objects))
+    network = TextConditioner(TextConfig(clip=clip, words=WORDS, pooled=True, objects=objects))
+    if network.objects is not None:  # as training makes it: untrained, places say nothing
+        torch.nn.init.normal_(network.objects.place[-1].weight)
+    return network
 
 
 def context(network: TextConditioner, *objects: object) -> torch.Tensor:
@@ -44,6 +47,20 @@ def test_objects_follow_the_text_and_leave_it_as_it_is() -> None:
 def test_class_and_every_side_of_the_box_are_heard(other: object) -> None:
     network = conditioner()
     assert (context(network, (2, BOX)) - context(network, other)).abs().max() > 1e-3
+
+
+def test_objects_begin_as_the_words_for_them() -> None:
+    network = conditioner()
+    assert network.objects is not None
+    torch.nn.init.normal_(network.encoder.norm.weight)
+    network.name_objects(["frog", "red", "a red frog", "a frog", "frog red"])
+    texts = network(["frog", "a red frog", ""]).context
+    assert texts is not None
+    found = context(network, (0, None), (2, None))[0, 8:]
+    assert torch.allclose(found[0], texts[0, 1], atol=1e-4)
+    assert torch.allclose(found[2], texts[2, 1], atol=1e-4)  # no object: the end of an empty text
+    assert not torch.allclose(found[1], texts[1, 1:4].mean(dim=0), atol=1e-2)  # a mean is taken before the norm
+    assert torch.corrcoef(torch.stack((found[1], texts[1, 1:4].mean(dim=0))))[0, 1] > 0.9
 
 
 def test_rows_are_read_from_tokens_as_from_prompts() -> None:

@@ -11,6 +11,8 @@ from miniature import small
 
 from tintype.checkpoints import load
 from tintype.checkpoints.model_folder import save_model
+from tintype.conditioning.prompt import Prompt
+from tintype.data.emoji import vocabulary
 from tintype.diffusion.latent_space import LatentSpace
 from tintype.recipes import run
 
@@ -81,6 +83,10 @@ def test_what_the_start_lacks_begins_from_nothing(text2img: Path, tmp_path: Path
         assert torch.equal(got, value), name
     for name, value in start.networks["conditioner"].state_dict().items():
         assert torch.equal(trained.text.state_dict()[name], value), name
+    said = trained.text(["frog"]).context[0, 1]  # and objects as the words for them
+    frog = [emoji.name for emoji in vocabulary(256)].index("frog")
+    anywhere = trained.text([Prompt(text="", objects=((frog, None),))]).context[0, -2]
+    assert torch.allclose(anywhere, said, atol=1e-4)
     run(small("default_tasks", f"start={text2img / 'model'}"), tmp_path / "out", progress=False)
     made = load(str(tmp_path / "out" / "model"), device="cpu")
     assert made.config.further == ("mask", "masked")
