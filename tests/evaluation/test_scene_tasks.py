@@ -1,13 +1,14 @@
 """What is measured of boxes and masks: scenes as they are have full marks, others what chance gives."""
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from tintype.apps.cli import DONE, main
-from tintype.data.scenes import SceneConfig, Scenes
+from tintype.data.scenes import RELATIONS, SceneConfig, Scenes
 from tintype.evaluation.extractors import load_judge
-from tintype.evaluation.scene_tasks import boxes_right, crop, hole
+from tintype.evaluation.scene_tasks import boxes_right, crop, hole, turned
 
 
 def scenes(count: int) -> list:
@@ -43,8 +44,18 @@ def test_a_hole_covers_the_first_object() -> None:
     assert covered.mean() < 0.9
 
 
+@pytest.mark.parametrize("relation", RELATIONS)
+def test_the_first_object_is_turned_to_the_left(relation: str) -> None:
+    drawn = Scenes(SceneConfig(split="all", objects=(0.0, 1.0), grid=8, seed=20_000_000))
+    scene = next(scene for index in range(100) if (scene := drawn[index]).plan.relation == relation)
+    first, second = (turned(np.repeat(mask[..., None], 3, axis=2), scene) for mask in scene.masks)
+    assert first[:, :32].sum() > 10 * first[:, 32:].sum()
+    assert second[:, 32:].sum() > 10 * second[:, :32].sum()
+
+
 def test_the_command_tells_what_the_model_can_do(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["eval", "tasks", "default", "--holes", "6", "--layouts", "2"]) == DONE
     told = capsys.readouterr().out
     assert "inpaint" in told
+    assert "rendered_seam" in told
     assert "outside_identical           1.0" in told

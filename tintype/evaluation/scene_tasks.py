@@ -1,4 +1,5 @@
-"""Whether a model of emoji scenes draws what stands in its boxes, and what belongs under a mask.
+"""Whether a model of emoji scenes draws what stands in its boxes, its classes, and what belongs under a mask or beyond
+an edge.
 
 The judge is the classifier of `scenes.py`. Layouts are held out by their seed, and of scenes with masks the pairs of
 objects were never seen together. Controls: the same noise without boxes, and rendered scenes (the ceiling).
@@ -46,10 +47,13 @@ def evaluate_tasks(
     if config.labels:
         scenes = Scenes(SceneConfig(size=SIZE, split="all", objects=(0.25,) * 4, grid=8, seed=SEED), font=font)
         found["layout"] = _layouts(model, judge, [scenes[index] for index in range(layouts)], quiet=quiet)
+        found["class"] = _classes(model, judge)
     if any("mask" in name for name in config.further) or not config.further:
         scenes = Scenes(SceneConfig(size=SIZE, split="all", plain_captions=True, grid=8, seed=SEED), font=font)
         plans = two_object_plans(scenes, holes)
-        found["inpaint"] = _holes(model, judge, [scenes.render(plan) for plan in plans], quiet=quiet)
+        shown = [scenes.render(plan) for plan in plans]
+        found["inpaint"] = _holes(model, judge, shown, quiet=quiet)
+        found["outpaint"] = _beyond(model, judge, shown, quiet=quiet)
     if not found:
         raise ValueError(f"{model.source} reads no boxes and paints nothing anew; expected a model that does")
     return found
@@ -71,6 +75,18 @@ def _layouts(model: LatentDiffusion, judge: Classifier, shown: Sequence[Scene], 
         "without_boxes": boxes_right(judge, without, shown),
         "rendered": boxes_right(judge, rendered, shown),
     }
+
+
+@torch.inference_mode()
+def _classes(model: LatentDiffusion, judge: Classifier) -> dict[str, float]:
+    """Each class once, by nothing but its number."""
+    wanted = torch.arange(len(model.config.labels))
+    drawn: list[Image.Image] = []
+    for some in wanted.split(BATCH):
+        prompts = [Prompt(text="", objects=((label, None),)) for label in some.tolist()]
+        drawn += generate_each(model, prompts, Request(seed=SEED + int(some[0])))
+    answers = torch.cat([judge(to_tensor([np.asarray(one)])).argmax(dim=1) for one in drawn])
+    return {"classes": len(wanted), "classifier_top1": round(float((answers == wanted).float().mean()), 4)}
 
 
 def _objects(scene: Scene) -> tuple[tuple[int, tuple[float, float, float, float]], ...]:
@@ -124,8 +140,8 @@ def _holes(model: LatentDiffusion, judge: Classifier, scenes: Sequence[Scene], *
         drawn.append(picture)
     return {
         "holes": len(scenes),
-        "classifier_top1": _first_right(judge, drawn, scenes),
-        "rendered": _first_right(judge, [scene.picture for scene in scenes], scenes),
+        "classifier_top1": _right(judge, drawn, scenes, number=0),
+        "rendered": _right(judge, [scene.picture for scene in scenes], scenes, number=0),
         "outside_identical": round(float(np.mean(own)), 4),
     }
 
@@ -138,12 +154,53 @@ def hole(scene: Scene) -> np.ndarray:
     return mask
 
 
+def _beyond(model: LatentDiffusion, judge: Classifier, scenes: Sequence[Scene], *, quiet: bool) -> dict[str, float]:
+    """Of each scene of two the half of the first object is kept, and the picture continued where the second was."""
+    drawn: list[np.ndarray] = []
+    for number, scene in enumerate(tqdm(scenes, desc="edges", disable=quiet or None, leave=False)):
+        kept = turned(scene.picture, scene)[:, : SIZE // 2]
+        side = {0: "right", 1: "bottom", 2: "left", 3: "top"}[turns(scene)]
+        request = Request(
+            task="outpaint",
+            prompt=scene.caption,
+            image=data_url(Image.fromarray(np.rot90(kept, -turns(scene)))),
+            seed=SEED + number,
+            **{side: SIZE // 2},
+        )
+        drawn.append(np.asarray(generate(model, request)[0]))
+    pictures = [scene.picture for scene in scenes]
+    return {
+        "edges": len(scenes),
+        "classifier_top1": _right(judge, drawn, scenes, number=1),
+        "rendered": _right(judge, pictures, scenes, number=1),
+        "seam": _seam(drawn, scenes),
+        "rendered_seam": _seam(pictures, scenes),
+    }
+
+
+def turns(scene: Scene) -> int:
+    """Quarter turns against the clock that bring the first object to the left."""
+    return {"to the left of": 0, "above": 1, "to the right of": 2, "below": 3}[scene.plan.relation]
+
+
+def turned(picture: np.ndarray, scene: Scene) -> np.ndarray:
+    """H W 3, the first object on the left."""
+    return np.rot90(picture, turns(scene))
+
+
+def _seam(pictures: Sequence[np.ndarray], scenes: Sequence[Scene]) -> float:
+    """Mean step across the edge between the halves, in levels of 255."""
+    halves = [turned(one, scene).astype(float) for one, scene in zip(pictures, scenes, strict=True)]
+    steps = [np.abs(one[:, SIZE // 2] - one[:, SIZE // 2 - 1]).mean() for one in halves]
+    return round(float(np.mean(steps)), 3)
+
+
 @torch.inference_mode()
-def _first_right(judge: Classifier, pictures: Sequence[np.ndarray], scenes: Sequence[Scene]) -> float:
-    """In which share of the pictures the judge sees the first object in its half."""
+def _right(judge: Classifier, pictures: Sequence[np.ndarray], scenes: Sequence[Scene], *, number: int) -> float:
+    """In which share of the pictures the judge sees the first object (0) or the second (1) in its half."""
     halves = [
-        reading(to_tensor([picture]), region_of(scene.plan.relation, first=True))
+        reading(to_tensor([picture]), region_of(scene.plan.relation, first=number == 0))
         for picture, scene in zip(pictures, scenes, strict=True)
     ]
-    wanted = torch.tensor([int(scene.classes[0]) for scene in scenes])
+    wanted = torch.tensor([int(scene.classes[number]) for scene in scenes])
     return round(float((judge(torch.cat(halves)).argmax(dim=1) == wanted).float().mean()), 4)

@@ -1,0 +1,194 @@
+"""Every task of the embedded models by its command line: docs/gallery.png, docs/gallery.md, and the seconds of each.
+
+    make gallery     # or: .venv/bin/python benchmarks/gallery.py
+
+Commands run as a user's would, one after another in a fresh folder, each a process of its own. Exits with 1 where one
+fails, or takes longer than 10 seconds (`--seconds`).
+"""
+
+import argparse
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+DOCS = Path(__file__).parents[1] / "docs"
+BOXES = '--box "pizza:0,0,0.5,0.5" --box "frog:0.5,0,1,0.5" --box "rocket:0,0.5,0.5,1" --box "red apple:0.5,0.5,1,1"'
+CELL, LARGEST, COLUMNS = 256, 256, 4
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A task: its title, the arguments of `tintype`, and the pictures that it reads and makes."""
+
+    title: str
+    command: str
+    inputs: tuple[str, ...]
+    output: str
+
+
+GALLERY = (
+    Shown("text", 'txt2img "a red apple on a sky blue background" --seed 7 -o apple.png', (), "apple.png"),
+    Shown(
+        "img2img",
+        'img2img "a green apple on a yellow background" -i apple.png --strength 0.8 --seed 1 -o green.png',
+        ("apple.png",),
+        "green.png",
+    ),
+    Shown(
+        "inpaint",
+        'inpaint "a frog on a sky blue background" -i apple.png --mask mask.png --seed 3 -o frog.png',
+        ("apple.png", "mask.png"),
+        "frog.png",
+    ),
+    Shown(
+        "outpaint",
+        'outpaint "a red apple on a sky blue background" -i apple.png --left 32 --right 32 --seed 1 -o wide.png',
+        ("apple.png",),
+        "wide.png",
+    ),
+    Shown("boxes", f"layout2img {BOXES} --seed 1 -o boxes.png", (), "boxes.png"),
+    Shown("class", 'class2img "pizza" --seed 2 -o pizza.png', (), "pizza.png"),
+    Shown("unconditional", "sample --seed 4 -o sample.png", (), "sample.png"),
+    Shown("upscale", "upscale -i apple.png --scale 4 --seed 1 -o large.png", ("apple.png",), "large.png"),
+    Shown(
+        "two passes (hires)",
+        'txt2img "a panda to the right of a red apple on a mint background" --hires-scale 2 --hires-strength 0.5 '
+        "--seed 7 -o hires.png",
+        (),
+        "hires.png",
+    ),
+    Shown(
+        "variations",
+        'sheet "a frog on a pink background" --seed 7 --variation-seed 3 --x variation_strength=0,0.2,0.4 -o near.png',
+        (),
+        "near.png",
+    ),
+    Shown(
+        "prompt travel",
+        'travel "a red apple on a sky blue background" "a frog on a pink background" --frames 5 --seed 7 -o way',
+        (),
+        "way",
+    ),
+    Shown(
+        "panorama",
+        'txt2img "a frog on a green background" -W 160 -H 64 --window 64 --window-stride 32 --seed 5 -o panorama.png',
+        (),
+        "panorama.png",
+    ),
+    Shown("texture, twice each way", 'txt2img "a pizza" --tiling --seed 3 -o texture.png', (), "texture.png"),
+    Shown(
+        "sheet",
+        'sheet "a frog on a pink background" --seed 7 --x cfg_scale=1,3 --y "steps=5,25" -o sheet.png',
+        (),
+        "sheet.png",
+    ),
+)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=10.0, help="that a command may take (default: 10)")
+    parser.add_argument("--out", type=Path, default=DOCS, help="folder of gallery.png and gallery.md (default: docs)")
+    arguments = parser.parse_args()
+    cells: list[Image.Image] = []
+    slow: list[str] = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        mask = Image.new("L", (64, 64))
+        ImageDraw.Draw(mask).rectangle((6, 6, 57, 57), fill=255)
+        mask.save(folder / "mask.png")
+        for one in GALLERY:
+            started = time.perf_counter()
+            told = [sys.executable, "-m", "tintype", *shlex.split(one.command)]
+            ended = subprocess.run(told, cwd=folder, capture_output=True, text=True, check=False)
+            seconds = time.perf_counter() - started
+            print(f"{seconds:5.1f} s  tintype {one.command}", flush=True)
+            if ended.returncode:
+                print(ended.stderr, file=sys.stderr)
+                return 1
+            if seconds > arguments.seconds:
+                slow.append(one.title)
+            cells.append(cell(one, folder))
+    columns = [cells[first : first + COLUMNS] for first in range(0, len(cells), COLUMNS)]
+    rows = [row(some) for some in columns]
+    whole = Image.new("RGB", (max(one.width for one in rows), sum(one.height for one in rows)), "white")
+    top = 0
+    for one in rows:
+        whole.paste(one, (0, top))
+        top += one.height
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    whole.quantize(256, dither=Image.Dither.NONE).save(arguments.out / "gallery.png", optimize=True)
+    (arguments.out / "gallery.md").write_text(page())
+    print(arguments.out / "gallery.png")
+    if slow:
+        print(f"longer than {arguments.seconds:g} s: {', '.join(slow)}", file=sys.stderr)
+    return 1 if slow else 0
+
+
+def page() -> str:
+    commands = "\n".join(f"tintype {one.command}" for one in GALLERY)
+    return (
+        "# What the embedded models do\n\n"
+        "Made by `make gallery`, which runs these commands, one after another; `mask.png` is white where the frog "
+        "comes. What a task begins with stands before an arrow.\n\n"
+        f"![every task of the embedded models](gallery.png)\n\n```sh\n{commands}\n```\n"
+    )
+
+
+def cell(one: Shown, folder: Path) -> Image.Image:
+    """The task's pictures side by side under its title."""
+    font = ImageFont.load_default(14)
+    made = folder / one.output
+    files = sorted(made.glob("*.png")) if made.is_dir() else [made]
+    before, after = [enlarged(folder / name) for name in one.inputs], [enlarged(file) for file in files]
+    if one.title.startswith("texture"):
+        after = [twice(after[0])]
+    arrow = [arrow_of(font)] if before else []
+    pictures = [*before, *arrow, *after]
+    height = max(picture.height for picture in pictures)
+    whole = Image.new("RGB", (sum(picture.width + 6 for picture in pictures), height + 24), "white")
+    ImageDraw.Draw(whole).text((0, 2), one.title, fill="black", font=font)
+    left = 0
+    for picture in pictures:
+        whole.paste(picture, (left, 22))
+        left += picture.width + 6
+    return whole
+
+
+def enlarged(path: Path) -> Image.Image:
+    """Small pictures twice as large, without smoothing."""
+    with Image.open(path) as picture:
+        shown = picture.convert("RGB")
+    return shown.resize((2 * shown.width, 2 * shown.height), Image.Resampling.NEAREST) if shown.width < 200 else shown
+
+
+def twice(picture: Image.Image) -> Image.Image:
+    whole = Image.new("RGB", (2 * picture.width, 2 * picture.height))
+    for place in ((0, 0), (1, 0), (0, 1), (1, 1)):
+        whole.paste(picture, (place[0] * picture.width, place[1] * picture.height))
+    return whole
+
+
+def arrow_of(font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> Image.Image:
+    drawn = Image.new("RGB", (16, 140), "white")
+    ImageDraw.Draw(drawn).text((2, 56), "→", fill="black", font=font)
+    return drawn
+
+
+def row(cells: list[Image.Image]) -> Image.Image:
+    whole = Image.new("RGB", (sum(one.width + 24 for one in cells), max(one.height for one in cells) + 12), "white")
+    left = 12
+    for one in cells:
+        whole.paste(one, (left, 6))
+        left += one.width + 24
+    return whole
+
+
+if __name__ == "__main__":
+    sys.exit(main())
