@@ -11,9 +11,11 @@ from torch import Tensor
 import tintype
 from tintype.common.rng import Noise
 from tintype.families.base import LatentDiffusion
+from tintype.tasks.further import all_new
 from tintype.tasks.infotext import provenance
 from tintype.tasks.plan import spaced
 from tintype.tasks.request import Request
+from tintype.tasks.steering import Stage, Steering
 from tintype.tasks.task import resolve
 
 WIDE = {"prompt": "a frog", "seed": 5, "steps": 3, "width": 112, "height": 64, "sampler": "ddim"}
@@ -33,7 +35,10 @@ def last(model: LatentDiffusion, request: Request) -> Tensor:
 def multidiffusion(model: LatentDiffusion, sigmas: list[float], x: Tensor, window: int, stride: int) -> Tensor:
     """The authors' loop (omerbt/MultiDiffusion, panorama.py): each window takes its step of DDIM, the latents are
     averaged. Guidance and steps are written out, in a variance-preserving latent as there."""
-    cond, uncond = (model.reads([text]) for text in ("a frog", ""))
+    said = Steering(stages=(Stage(((1.0, model.reads(["a frog"])),), model.reads([""])),))
+    [stage] = all_new(model, Request(width=8 * window, height=64), said, 1).stages  # where it is shown a mask, all new
+    (_, cond), uncond = stage.conds[0], stage.uncond
+    assert uncond is not None
     for before, after in itertools.pairwise(sigmas):
         value, count = torch.zeros_like(x), torch.zeros_like(x)
         alpha, alpha_after = 1 / (1 + before**2), 1 / (1 + after**2)
