@@ -72,8 +72,15 @@ def default() -> LatentDiffusion:
 
 def stable(default: LatentDiffusion, prediction: Prediction, spacing: str | None = None) -> LatentDiffusion:
     """A model that samples as Stable Diffusion does, around the network above; `spacing` as SDXL's file has one."""
+    unet = dataclasses.replace(default.config.unet, in_channels=16)  # no mask beside the noise
     config = dataclasses.replace(
-        default.config, conventions="diffusers", scheduler=None, schedule=DDPMConfig(), spacing=spacing
+        default.config,
+        unet=unet,
+        further=(),
+        conventions="diffusers",
+        scheduler=None,
+        schedule=DDPMConfig(),
+        spacing=spacing,
     )
     denoiser = Denoiser(lambda x, t, context, vector: network(x, t), DDPM(DDPMConfig()), SCALINGS[prediction])
     return dataclasses.replace(default, config=config, denoiser=denoiser)

@@ -57,7 +57,7 @@ class DefaultUpscaler(Recipe):
     schedule: DDPMConfig
     prediction: Prediction
     start: str = field(default="default", metadata=MAY_CHANGE)
-    windows: int = 24_576
+    windows: int = 16_384
     scale: int = 4
     steps: int = field(default=25, metadata=MAY_CHANGE)  # of sampling
 
