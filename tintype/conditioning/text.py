@@ -147,6 +147,7 @@ class TextConditioner(nn.Module):
         """Let objects begin as the words for them: each class's label as what the tower makes of its name, and no
         object as the end of an empty text."""
         assert self.objects is not None
+        assert len(names) == self.objects.config.num_classes
         tokens = self.tokens([*names, ""])
         hidden = self.encoder(tokens.ids, tokens.end).hidden[-1]
         for row, end in enumerate(tokens.end.tolist()):

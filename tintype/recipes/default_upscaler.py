@@ -71,7 +71,8 @@ class DefaultUpscaler(Recipe):
         start = load(self.start, device=self.train.device)
         family = self._family(start)
         windows = Remembered(self._windows(self.windows))
-        told = json.dumps({"windows": to_json(self.scenes), "sizes": self.sizes, **self.inputs()}, sort_keys=True)
+        cut = {"sizes": self.sizes, "grid": GRID, "seed": self.train.seed}
+        told = json.dumps({"windows": to_json(self.scenes), **cut, **self.inputs()}, sort_keys=True)
         make_latents(out / "latents", windows, start.autoencoder, source=told, batch_size=64, replace=True)
         stored = StoredLatents(out / "latents", autoencoder=start.autoencoder)
         schedule, unet = make_schedule(self.schedule), UNet(self.unet)
