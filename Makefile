@@ -1,6 +1,8 @@
 # Two commands that need nothing but Python 3.11 or newer:
 #   make picture    a picture from a sentence, by the model inside this repository
 #   make test       lint, types, layers, tests
+# and one that shows more:
+#   make gallery    every task of the embedded models: docs/gallery.png
 # Each makes its own .venv. PYTHON=python3.12 chooses another interpreter.
 
 PYTHON ?= python3
@@ -8,10 +10,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 PROMPT ?= a red apple on a sky blue background
 
-.PHONY: picture test lint types layers pytest font clean
+ .PHONY: picture gallery test lint types layers pytest font clean
 
 picture: $(VENV)/run.stamp
 	$(BIN)/tintype txt2img "$(PROMPT)" --seed 7
+
+gallery: $(VENV)/run.stamp
+	$(BIN)/python benchmarks/gallery.py
 
 test: lint types layers pytest
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
 import tintype
@@ -14,7 +15,7 @@ from tintype.apps.cli import DONE, USAGE, main
 from tintype.diffusion.denoiser import Conditioning
 from tintype.families.base import LatentDiffusion
 from tintype.tasks.request import Request
-from tintype.travel import travel
+from tintype.travel import arc, travel
 
 ASKED = Request(steps=2, seed=7)
 APPLE, FROG = "a red apple on a mint background", "a frog on a sky blue background"
@@ -58,14 +59,30 @@ def test_between_two_seeds_lie_variations(model: LatentDiffusion) -> None:
     assert middle.tobytes() == tintype.generate(model, varied)[0].tobytes()
 
 
-def test_between_two_prompts_lies_the_mean_of_what_is_read(model: LatentDiffusion) -> None:
+def test_between_two_prompts_lies_the_middle_of_the_arc_of_what_is_read(model: LatentDiffusion) -> None:
     middle = list(travel(model, ASKED, [APPLE, FROG], frames=3))[1]
     with torch.inference_mode():
         apple, frog = (model.reads([one]) for one in (APPLE, FROG))
     slots = [(getattr(apple, slot), getattr(frog, slot)) for slot in ("context", "vector")]
-    mean = Conditioning(*(torch.lerp(one, other, 0.5) for one, other in slots))
+    lengths = [(one.norm(dim=-1, keepdim=True) + other.norm(dim=-1, keepdim=True)) / 2 for one, other in slots]
+    halfway = [F.normalize(F.normalize(one, dim=-1) + F.normalize(other, dim=-1), dim=-1) for one, other in slots]
+    mean = Conditioning(*(direction * length for direction, length in zip(halfway, lengths, strict=True)))
     expected = tintype.generate(model, ASKED, cond=mean)[0]
     assert np.abs(levels(middle) - levels(expected)).max() <= 1  # two prompts are read in one batch
+
+
+def test_the_arc_keeps_lengths_and_goes_evenly() -> None:
+    start, end = torch.tensor([[3.0, 0.0], [1.0, 0.0]]), torch.tensor([[0.0, 3.0], [2.0, 0.0]])
+    third = arc(start, end, 1 / 3)
+    assert torch.allclose(third[0], 3 * torch.tensor([3**0.5 / 2, 0.5]), atol=1e-6)
+    assert torch.allclose(third[1], torch.tensor([4 / 3, 0.0]), atol=1e-6)  # one direction: straight
+
+
+def test_frames_between_prompts_are_panoramas_as_well(model: LatentDiffusion) -> None:
+    wide = dataclasses.replace(ASKED, width=96, window=64, window_stride=32, steps=2)
+    middle = list(travel(model, wide, [APPLE, APPLE + " "], frames=3))[1]  # one way, by conditionings and by words
+    expected = tintype.generate(model, dataclasses.replace(wide, prompt=APPLE))[0]
+    assert np.abs(levels(middle) - levels(expected)).max() <= 1
 
 
 @pytest.mark.parametrize(

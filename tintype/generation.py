@@ -132,7 +132,7 @@ def invert(model: LatentDiffusion, wrapped: Tensor, request: Request) -> Tensor:
     with torch.inference_mode():
         plan = task_of(resolved).plan(model, resolved, noise_of(model, resolved))
         denoiser, rising = backwards(denoiser_of(model, resolved), plan.sigmas)
-        denoise = _guided(denoiser, around(model, resolved), plan)
+        denoise = plan.wrap(_guided(denoiser, around(model, resolved), plan))
         x = wrapped.to(plan.x) * (1 + float(rising[0]) ** 2) ** 0.5
         return _last(euler(denoise, x, rising, Noise([]))).x
 

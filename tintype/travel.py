@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from PIL import Image
+from torch import Tensor
 
 from tintype.diffusion.denoiser import Conditioning
 from tintype.families.base import LatentDiffusion
@@ -22,7 +23,8 @@ def travel(
     """The frames of a way through these prompts, and through the noise of these seeds (none: the request's alone), each
     evenly spread over it.
 
-    Between two prompts their conditionings are mixed, between two seeds the noise goes along the arc, as variations do.
+    Between two prompts each token of their conditionings goes along the arc, between two seeds the noise, as variations
+    do.
     Where a frame is at a prompt it is the picture of it and the seed, with all that pictures carry, bit for bit.
     Deterministic samplers travel smoothly. Raises `ValueError` at the call, before any work.
     """
@@ -71,6 +73,17 @@ def _read(model: LatentDiffusion, stops: Sequence[Request]) -> list[Conditioning
 
 
 def _mixed(start: Conditioning, end: Conditioning, share: float) -> Conditioning:
+    """Each token goes along the arc, so that it stays as long as tokens are."""
     slots = ((start.context, end.context), (start.vector, end.vector))
-    mixed = [None if one is None or other is None else torch.lerp(one, other, share) for one, other in slots]
+    mixed = [None if one is None or other is None else arc(one, other, share) for one, other in slots]
     return Conditioning(context=mixed[0], vector=mixed[1])
+
+
+def arc(start: Tensor, end: Tensor, share: float) -> Tensor:
+    """... D each: from one vector to the other, directions along the arc between them and lengths evenly; straight
+    where they have one direction."""
+    lengths = [one.norm(dim=-1, keepdim=True) for one in (start, end)]
+    a, b = (one / length.clamp(min=1e-12) for one, length in zip((start, end), lengths, strict=True))
+    angle = (a * b).sum(dim=-1, keepdim=True).clamp(-1, 1).acos()
+    turned = (((1 - share) * angle).sin() * a + (share * angle).sin() * b) / angle.sin().clamp(min=1e-12)
+    return torch.where(angle.sin() > 1e-3, turned * torch.lerp(*lengths, share), torch.lerp(start, end, share))

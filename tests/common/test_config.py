@@ -179,6 +179,7 @@ def test_nearest() -> None:
     assert nearest("DDMI", names) == "ddim"
     assert nearest("eular", names) == "euler"
     assert nearest("zzz", names) == "ddim, dpmpp_2m, euler or heun"
+    assert nearest("zzz", [f"x{number}" for number in range(300)]) == "one of 300, such as x0, x1, x2, x3, x4"
     assert nearest("anything", []) == "nothing, for there is none"
 
 

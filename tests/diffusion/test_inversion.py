@@ -37,7 +37,10 @@ def default() -> LatentDiffusion:
 
 
 def stable(default: LatentDiffusion, prediction: Prediction, network: object = network) -> LatentDiffusion:
-    config = dataclasses.replace(default.config, conventions="diffusers", scheduler="leading", schedule=DDPMConfig())
+    unet = dataclasses.replace(default.config.unet, in_channels=16)  # no mask beside the noise
+    config = dataclasses.replace(
+        default.config, unet=unet, further=(), conventions="diffusers", scheduler="leading", schedule=DDPMConfig()
+    )
     denoiser = Denoiser(lambda x, t, context, vector: network(x, t), SD, SCALINGS[prediction])
     return dataclasses.replace(default, config=config, denoiser=denoiser)
 

@@ -17,7 +17,7 @@ SIZES = st.integers(1, 40)
 def test_tiles_cover_a_side_and_their_shares_are_one(length: int, size: int, data: st.DataObject) -> None:
     tiling = Tiling(size, data.draw(st.integers(0, size // 2)))
     total = torch.zeros(length)
-    for start, share in tiling.shares(length).items():
+    for start, share in tiling.shares(length, torch.device("cpu")).items():
         assert 0 <= start < start + len(share) <= length
         assert len(share) == min(size, length)
         assert (share > 0).all()
@@ -26,7 +26,7 @@ def test_tiles_cover_a_side_and_their_shares_are_one(length: int, size: int, dat
 
 
 def test_shares_fall_linearly_over_what_two_tiles_share() -> None:
-    first, second = Tiling(8, 4).shares(12).values()
+    first, second = Tiling(8, 4).shares(12, torch.device("cpu")).values()
     falling = torch.tensor([0.875, 0.625, 0.375, 0.125])
     torch.testing.assert_close(first, torch.cat((torch.ones(4), falling)))
     torch.testing.assert_close(second, torch.cat((falling.flip(0), torch.ones(4))))

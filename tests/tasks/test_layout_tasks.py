@@ -127,8 +127,13 @@ def test_layouts_that_a_model_cannot_read_are_refused(boxed: tuple[LatentDiffusi
     ):
         with pytest.raises(ValueError, match=message):
             resolve(model, Request(task="layout2img", **settings))
-    with pytest.raises(ValueError, match="the model tintype reads no boxes; expected one that is steered by them"):
-        resolve(tintype.load("default"), Request(task="layout2img", boxes=BOXES))
+    unsteered = dataclasses.replace(tintype.load("default"), conditioner=None)
+    for settings, message in (
+        ({"task": "layout2img", "boxes": BOXES}, "reads no boxes; expected one that is steered by them"),
+        ({"task": "class2img", "label": "pizza"}, "knows no classes; expected one that is steered by them"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            resolve(unsteered, Request(**settings))
     with pytest.raises(ValueError, match="boxes: txt2img does not take it; leave it out, or use layout2img"):
         Request(boxes=BOXES)
     for wrong in ("1:0,0,1,1", ["1:0,0,1,1"], (1,), ("a\0:0,0,1,1",)):

@@ -186,13 +186,19 @@ def test_what_cannot_be_is_refused_before_any_work(model: LatentDiffusion, apple
         ({"task": "inpaint", "image": apple, "mask": str(small)}, "mask: got 32 x 64 pixels; expected 64 x 64"),
         ({"task": "outpaint", "image": apple}, "nothing to add"),
         ({"task": "outpaint", "image": apple, "left": 3}, "width 67 is not a multiple of 8"),
-        ({"task": "class2img", "label": "red apple"}, "knows no classes"),
+        ({"task": "class2img", "label": "red aple"}, "label 'red aple': no class; expected red apple"),
+        ({"task": "class2img", "label": "xyz"}, "expected one of 256, such as .*, or a number from 0 to 255"),
+        ({"task": "layout2img"}, "no boxes: layout2img draws what is in them"),
+        ({"task": "layout2img", "boxes": ("frg:0,0,1,1",)}, "no class 'frg'; expected frog"),
+        ({"task": "layout2img", "boxes": ("frog:0,0,1,1",) * 5}, "5 boxes: this model reads 4 at most"),
         ({"task": "sample", "cfg_scale": 3.0}, "nothing steers"),
         ({"task": "edit", "image": apple}, "is not shown a picture beside the noise; edit expects a model that is"),
         ({"task": "depth2img", "image": apple}, "is not shown a depth beside the noise; depth2img expects"),
         ({"task": "upscale", "image": apple}, "is not shown a low-resolution picture beside the noise; upscale"),
     ):
-        request = Request(**(settings | ({} if settings["task"] in ("class2img", "sample") else {"prompt": PROMPT})))
+        request = Request(
+            **(settings | ({} if settings["task"] in ("class2img", "sample", "layout2img") else {"prompt": PROMPT}))
+        )
         if message is None:
             assert resolve(model, request).width == 32
             continue

@@ -11,18 +11,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tintype.common.config import nearest
-from tintype.tasks.request import Request, takes
+from tintype.tasks.request import NAMED, Request
 
 Side = Literal["x", "y", "z"]
 Value = bool | int | float | str | None
 
 LARGEST_SHEET = 1024
 REPLACED = "prompt S/R"  # A1111's name: search for the first value in the prompts, replace it by each
-FIELDS = tuple(
-    field.name
-    for field in dataclasses.fields(Request)
-    if takes("txt2img", field) and field.name not in ("task", "batch_size")
-)
+OFF = ("task", "batch_size", "boxes", *NAMED)  # pictures are told by digests, which are no values to type
+FIELDS = tuple(field.name for field in dataclasses.fields(Request) if field.name not in OFF)
 HINTS: dict[str, object] = typing.get_type_hints(Request)
 
 

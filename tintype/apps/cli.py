@@ -21,7 +21,6 @@ from tintype.tasks.request import LAID_OUT, TASKS, Request, takes
 MODEL = "an embedded model's name, a .safetensors or .ckpt file, a folder, or a hub name"
 FIRST: dict[str, str | None] = {
     "class2img": "label",
-    "layout2img": None,
     "map2img": None,
     "sample": None,
 }  # what comes first, where it is no prompt
@@ -133,8 +132,9 @@ def add_travel_flags(command: argparse.ArgumentParser) -> None:
 
 
 def add_sheet_flags(command: argparse.ArgumentParser) -> None:
-    """Those of txt2img, and the axes."""
+    """Those of every task, and the axes."""
     command.add_argument("prompt", nargs="?", metavar="PROMPT", help=_help_of("prompt"))
+    command.add_argument("--task", choices=tuple(TASKS), help="of every cell (default: txt2img)")
     for side, place in (("x", "columns"), ("y", "rows"), ("z", "blocks")):
         command.add_argument(
             f"--{side}",
@@ -143,7 +143,7 @@ def add_sheet_flags(command: argparse.ArgumentParser) -> None:
             metavar="FIELD=A,B,…",
             help=f"{place}: a field of a request and its values; prompt S/R replaces the first value by each",
         )
-    add_request_flags(command, "txt2img", without=("prompt",))
+    add_request_flags(command, None, without=("prompt",))
     command.set_defaults(own_model="default")
     command.add_argument("-m", "--model", help=f"{MODEL} (default: default)")
     add_loading_flags(command)
@@ -170,11 +170,11 @@ def _help_of(name: str) -> str:
     return next(field.metadata["help"] for field in dataclasses.fields(Request) if field.name == name)
 
 
-def add_request_flags(parser: argparse.ArgumentParser, task: str, *, without: Sequence[str] = ()) -> None:
-    """One flag for each field of `Request` that the task takes."""
+def add_request_flags(parser: argparse.ArgumentParser, task: str | None, *, without: Sequence[str] = ()) -> None:
+    """One flag for each field of `Request` that the task takes; without a task, for each."""
     hints = typing.get_type_hints(Request)
     for field in dataclasses.fields(Request):
-        if field.name in ("task", *without) or not takes(task, field):
+        if field.name in ("task", *without) or (task is not None and not takes(task, field)):
             continue
         flags: tuple[str, ...] = (*field.metadata["flags"], "--" + field.name.replace("_", "-"))
         help: str = field.metadata["help"]

@@ -31,9 +31,8 @@ from tintype.families.base import LatentDiffusion
 from tintype.generation import finish, steps, unknown_words, warnings
 from tintype.tasks.boxes import read_layout
 from tintype.tasks.infotext import Provenance, provenance, save
-from tintype.tasks.pictures import NAMED as PICTURES
 from tintype.tasks.pictures import repeated_with
-from tintype.tasks.request import TASKS, UNPROMPTED, Request
+from tintype.tasks.request import NAMED, TASKS, UNPROMPTED, Request
 from tintype.tasks.task import resolve
 
 log = logging.getLogger(__name__)
@@ -97,7 +96,7 @@ def _request(arguments: argparse.Namespace) -> Request:
         given["boxes"] = (*given.get("boxes", ()), *read_layout(Path(layout)))
     first: str | None = arguments.first_field
     if arguments.source is not None:
-        also = [name for name in given if name not in ("task", *PICTURES)]
+        also = [name for name in given if name not in ("task", *NAMED)]
         also += [first] if first and arguments.first is not None else []
         if also:
             raise ValueError(f"--from repeats a picture as it was; leave out {', '.join(also)}")

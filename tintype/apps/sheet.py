@@ -27,7 +27,8 @@ from tintype.common.files import LONGEST_NAME, whole_file
 from tintype.families.base import LatentDiffusion
 from tintype.generation import generate, warnings
 from tintype.tasks.infotext import provenance, save
-from tintype.tasks.request import Request
+from tintype.tasks.pictures import referred, repeated_with
+from tintype.tasks.request import NAMED, PROMPTED, UNPROMPTED, Request
 from tintype.tasks.task import resolve
 
 SHEET = "tintype sheet"  # the PNG's text
@@ -54,7 +55,7 @@ def sheet(arguments: argparse.Namespace, open_model: Callable[[tuple[str, str] |
     seeded = asked.with_seeds()
     with _each_said_once():
         cells = [resolve(model, cell) for cell in seeded.cells()]
-        layout = _layout(seeded, cells)
+        _layout(seeded, [_size(cell) for cell in cells])  # refuses one that is too large
         folder = _folder(target)
         left_open = asked.request.seed < 0 and all(axis.field != "seed" for axis in asked.axes)
         if left_open and not arguments.json:
@@ -66,8 +67,10 @@ def sheet(arguments: argparse.Namespace, open_model: Callable[[tuple[str, str] |
             if not _is_there(path, cell, model):
                 save(generate(model, cell)[0], path)
                 fresh += 1
+    layout = _layout(seeded, [Image.open(path).size for path in paths])
     picture = drawn(layout, map(_opened, paths))
-    _save(picture, target, Told(sheet=seeded, model=Path(model.source).name, digest=model.digest))
+    told = dataclasses.replace(seeded, request=referred(seeded.request))
+    _save(picture, target, Told(sheet=told, model=Path(model.source).name, digest=model.digest))
 
     said = dict.fromkeys(sentence for cell in cells for sentence in warnings(model, cell)) if arguments.json else {}
     report = {
@@ -93,13 +96,14 @@ def _asked(arguments: argparse.Namespace) -> Sheet:
     for axis in axes:
         if axis.field in given:
             raise ValueError(f"{axis.field} is given twice, by --{axis.side} and by itself; leave one out")
-    if "prompt" not in given and not any(axis.field == "prompt" for axis in axes):
+    prompted = given.get("task", "txt2img") in PROMPTED and given.get("task") not in UNPROMPTED
+    if prompted and "prompt" not in given and not any(axis.field == "prompt" for axis in axes):
         raise ValueError('no prompt; expected it first, such as: tintype sheet "a red apple" --x cfg_scale=1,3,6')
     return Sheet(axes=axes, request=Request(**given))
 
 
 def _repeated(arguments: argparse.Namespace) -> Told:
-    names = [*SIDES, *(field.name for field in dataclasses.fields(Request))]
+    names = [*SIDES, *(field.name for field in dataclasses.fields(Request) if field.name not in NAMED)]
     if also := [name for name in names if getattr(arguments, name, None) not in (None, [])]:
         raise ValueError(f"--from repeats a sheet as it was; leave out {', '.join(also)}")
     path = Path(arguments.source)
@@ -113,9 +117,13 @@ def _repeated(arguments: argparse.Namespace) -> Told:
     if not isinstance(text, str):
         raise ValueError(f"--from {path} holds no sheet; expected a PNG of `tintype sheet`, not re-saved by others")
     try:
-        return from_json(Told, json.loads(text))
+        told = from_json(Told, json.loads(text))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"--from {path}: what it says of itself is damaged: {error}") from error
+    pictures = {name: getattr(arguments, name) for name in NAMED if getattr(arguments, name) is not None}
+    given = dataclasses.replace(told.sheet.request, **{name: pictures.get(name) for name in NAMED})
+    request = repeated_with(told.sheet.request, given)
+    return dataclasses.replace(told, sheet=dataclasses.replace(told.sheet, request=request))
 
 
 # Places
@@ -153,13 +161,12 @@ def _name(cell: Request, model: LatentDiffusion) -> str:
     return hashlib.sha256(told.encode()).hexdigest()[:32]
 
 
-def _layout(asked: Sheet, cells: Sequence[Request]) -> Layout:
-    sizes = [_size(cell) for cell in cells]
+def _layout(asked: Sheet, sizes: Sequence[tuple[int, int]]) -> Layout:
     largest = max(width for width, _ in sizes), max(height for _, height in sizes)
     across, down, blocks = (_labels(asked.on(side)) for side in SIDES)
     if not asked.axes:
-        across = [""] * math.ceil(math.sqrt(len(cells)))
-        down = [""] * math.ceil(len(cells) / len(across))
+        across = [""] * math.ceil(math.sqrt(len(sizes)))
+        down = [""] * math.ceil(len(sizes) / len(across))
     layout = laid_out(across, down, blocks, cell=largest)
     if (count := math.prod(layout.size)) > LARGEST_PICTURE:
         raise ValueError(f"the sheet has {count} pixels; expected {LARGEST_PICTURE} or less: fewer or smaller cells")
@@ -167,6 +174,7 @@ def _layout(asked: Sheet, cells: Sequence[Request]) -> Layout:
 
 
 def _size(cell: Request) -> tuple[int, int]:
+    """What a resolved request's picture takes at least."""
     assert cell.width is not None
     assert cell.height is not None
     scale = cell.hires_scale or 1
@@ -189,7 +197,7 @@ def _is_there(path: Path, cell: Request, model: LatentDiffusion) -> bool:
         _opened(path)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return False
-    return (made.request, made.position, made.digest) == (cell, 0, model.digest)
+    return (made.request, made.position, made.digest) == (referred(cell), 0, model.digest)
 
 
 def _opened(path: Path) -> Image.Image:

@@ -14,12 +14,18 @@ ADDED = "added"
 FEW = 8  # choices that an error names all of
 
 
+MANY = 60  # names that are too many for a sentence
+
+
 def nearest(word: str, names: Sequence[str]) -> str:
-    """«a, b or c»: the names most like `word`, or all of them when none is like it. For error messages."""
+    """«a, b or c»: the names most like `word`; when none is like it all of them, or of very many the first. For error
+    messages."""
     if not names:
         return "nothing, for there is none"
     lower = {name.lower(): name for name in names}
     close = [lower[match] for match in get_close_matches(word.lower(), list(lower), n=3, cutoff=0.5)]
+    if not close and len(names) > MANY:
+        return f"one of {len(names)}, such as {', '.join(names[:5])}"
     return any_of(close or names)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from tintype.diffusion.denoiser import Bindable, Network, Perturbable
 
 @dataclass(frozen=True, slots=True)
 class Tiling:
-    """Squares of so many cells a side, of which neighbours share `overlap`; less than half of them."""
+    """Squares of so many cells a side, of which neighbours share `overlap`; half of them at most."""
 
     size: int
     overlap: int
@@ -28,7 +29,8 @@ class Tiling:
             for left in self.starts(width):
                 yield slice(top, min(top + self.size, height)), slice(left, min(left + self.size, width))
 
-    def shares(self, length: int) -> dict[int, Tensor]:
+    @lru_cache(maxsize=8)  # noqa: B019 (a tiling is a value, and small)
+    def shares(self, length: int, device: torch.device) -> dict[int, Tensor]:
         """By its start, what each tile along a side has to say at each of its cells: it falls linearly over what is
         shared, and the shares of all tiles add up to one."""
         starts = self.starts(length)
@@ -43,14 +45,15 @@ class Tiling:
                 share = torch.minimum(share, (self.size - cells) / self.overlap)
             raw[start] = share
             total[start : start + len(share)] += share
-        return {start: share / total[start : start + len(share)] for start, share in raw.items()}
+        return {start: (share / total[start : start + len(share)]).to(device) for start, share in raw.items()}
 
     def blended(self, x: Tensor, answer: Callable[[Tensor], Tensor], *, factor: int = 1) -> Tensor:
         """What `answer` says of all tiles of x (B C h w), as one B C' h w, on the CPU where x is decoded `factor` times
         larger: one tile is in work at a time."""
         height, width = x.shape[-2:]
         grown = Tiling(self.size * factor, self.overlap * factor)
-        down, across = grown.shares(height * factor), grown.shares(width * factor)
+        kept = x.device if factor == 1 else torch.device("cpu")
+        down, across = grown.shares(height * factor, kept), grown.shares(width * factor, kept)
         result: Tensor | None = None
         for rows, columns in self.parts(height, width):
             found = answer(x[..., rows, columns])
@@ -58,9 +61,9 @@ class Tiling:
             share = down[top][:, None] * across[left]  # h w of the tile
             if result is None:
                 shape = (*found.shape[:2], height * factor, width * factor)
-                result = torch.zeros(shape, dtype=torch.float32, device=found.device if factor == 1 else "cpu")
+                result = torch.zeros(shape, dtype=torch.float32, device=kept)
             place = result[..., top : rows.stop * factor, left : columns.stop * factor]
-            place += found.to(place) * share.to(place)
+            place += found.to(place) * share
         assert result is not None
         return result
 

@@ -1,10 +1,11 @@
 """The embedded model's second version: text, boxes, classes and a masked picture to 64 x 64 scenes, by one U-Net.
 
-    tintype train default_tasks --out runs/tasks --set start=default --set train.precision=bf16
+    tintype train default_tasks --out runs/tasks --set start=runs/text2img/model
 
 The recipe of `default_text2img` with scenes of up to four objects, whose boxes are read as tokens beside the caption,
 and with the mask and the masked picture beside the noise. `start=MODEL` may be a model without these: what it lacks
-begins from nothing. Publishes `runs/tasks/model`.
+begins from nothing. Publishes `runs/tasks/model`. On a GPU: `--set train.device=cuda --set train.precision=bf16 --set
+train.batch_size=256 --set train.accumulate=1`.
 """
 
 import dataclasses

@@ -6,7 +6,7 @@ The U-Net and CLIP's text tower learn together. Publishes the whole model as a f
 
 Faster on two cores: `torchrun --nproc-per-node 2 -m tintype train …`, and on a processor with bfloat16 instructions
 `--set train.precision=bf16`. Samples a second on two cores of an AMD EPYC with AVX-512: one process in float32 87, in
-bfloat16 94; two processes in bfloat16 135. `--set start=default` begins with the embedded model.
+bfloat16 94; two processes in bfloat16 135. `default_tasks` goes on from it to all tasks of the embedded model.
 """
 
 import dataclasses

@@ -20,12 +20,11 @@ def boxes_of(request: Request, labels: Sequence[str], count: int | None = None) 
     Raises `ValueError` for a box that is none, that is not within the picture or has no area, and for an unknown class.
     """
     known = len(labels) if count is None else count
-    return [Box(label=_class_of(name, labels, known, text), region=region) for name, region, text in written(request)]
-
-
-def written(request: Request) -> list[tuple[str, Region, str]]:
-    """The boxes of a request for a model that reads names as words: (name, region, the text they came from)."""
-    return [(*_parsed(text), text) for text in request.boxes]
+    boxes: list[Box] = []
+    for text in request.boxes:
+        name, region = _parsed(text)
+        boxes.append(Box(label=class_named(name, labels, known, f"box {text!r}: no class {name!r}"), region=region))
+    return boxes
 
 
 def read_layout(path: Path) -> tuple[str, ...]:
@@ -69,10 +68,12 @@ def _parsed(text: str) -> tuple[str, Region]:
     return name.strip(), Region(left=left, top=top, width=right - left, height=bottom - top)
 
 
-def _class_of(name: str, labels: Sequence[str], count: int, text: str) -> int:
+def class_named(name: str, labels: Sequence[str], count: int, got: str) -> int:
+    """The number of a class that is told by its name or as a number below `count`. Raises `ValueError`, beginning with
+    what was got, for one that there is not."""
     if name in labels:
         return labels.index(name)
     if name.isdecimal() and int(name) < count:
         return int(name)
     named = f"{nearest(name, labels)}, or " if labels else ""
-    raise ValueError(f"box {text!r}: no class {name!r}; expected {named}a number from 0 to {count - 1}")
+    raise ValueError(f"{got}; expected {named}a number from 0 to {count - 1}")

@@ -1,10 +1,10 @@
 """Class to image: from noise, steered by one of the classes that a model was trained with."""
 
-from tintype.common.config import nearest
 from tintype.common.rng import Noise
 from tintype.conditioning.class_label import ClassConditioner
 from tintype.diffusion.denoiser import repeated
 from tintype.families.base import LatentDiffusion
+from tintype.tasks.boxes import class_named
 from tintype.tasks.further import refuse_others
 from tintype.tasks.plan import Plan, from_noise, prompted
 from tintype.tasks.request import Request
@@ -26,12 +26,7 @@ def class_of(model: LatentDiffusion, request: Request) -> int:
     elif not model.reads_objects:
         raise ValueError(f"the model {model.config.name} knows no classes; expected one that is steered by them")
     label = (request.label or "").strip()
-    if label in names:
-        return names.index(label)
-    if label.isdecimal() and int(label) < count:
-        return int(label)
-    known = f"a number from 0 to {count - 1}"
-    raise ValueError(f"label {label!r}: expected {nearest(label, names) + ', or ' if names else ''}{known}")
+    return class_named(label, names, count, f"label {label!r}: no class")
 
 
 def plan(model: LatentDiffusion, request: Request, noise: Noise) -> Plan:

@@ -21,6 +21,8 @@ from tintype.tasks.task import Task
 def prepare(model: LatentDiffusion, request: Request) -> Request:
     refuse_others(model, request)
     request = dataclasses.replace(request, strength=1.0 if request.strength is None else request.strength)
+    if request.only_masked and request.tiling:
+        raise ValueError("tiling: with only_masked the part would be made to meet itself; leave out one of them")
     area = masked_area(request)
     return request if request.only_masked else sized_as(request, area.picture)
 

@@ -12,6 +12,7 @@ from tintype.families.base import LatentDiffusion
 from tintype.tasks.pictures import read
 from tintype.tasks.plan import Plan, from_noise
 from tintype.tasks.request import Request
+from tintype.tasks.sides import check_multiple
 from tintype.tasks.steering import Stage, Steering
 from tintype.tasks.task import Task
 
@@ -27,9 +28,7 @@ def prepare(model: LatentDiffusion, request: Request) -> Request:
     sides: dict[str, int] = {}
     for name, pixels in zip(("width", "height"), drawn.size, strict=True):
         asked: int | None = getattr(request, name)
-        if pixels % cells:
-            low = max(pixels // cells, 1) * cells
-            raise ValueError(f"map: {name} {pixels} is not a multiple of {cells}; use {low} or {low + cells}")
+        check_multiple(f"map: {name}", pixels, cells)
         sides[name] = pixels // cells * factor
         if asked not in (None, sides[name]):
             raise ValueError(f"map: {name} {pixels} is that of a picture of {sides[name]}; got {name} {asked}")

@@ -1,5 +1,6 @@
 """The part of a picture that is drawn anew: which it is, what the network is shown of it, how it comes back."""
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageChops, ImageFilter
 from torch import Tensor
 
-from tintype.common.rng import Noise
+from tintype.common.rng import Noise, generator
 from tintype.families.base import LatentDiffusion
 from tintype.tasks.further import has_mask, shown
 from tintype.tasks.pictures import encoded, fitted, in_rows, pixels, read, sized_as
@@ -28,8 +29,9 @@ class Area:
     box: Box
 
     def worked(self, request: Request) -> "Area":
-        """The part alone, at the request's size."""
-        picture, mask = (fitted(one.crop(self.box), request) for one in (self.picture, self.mask))
+        """The part alone, at the request's size. It is stretched there and back, whatever `resize` says of pictures."""
+        stretched = dataclasses.replace(request, resize="stretch")
+        picture, mask = (fitted(one.crop(self.box), stretched) for one in (self.picture, self.mask))
         return Area(picture, mask, (0, 0, *picture.size))
 
     def composed(self, drawn: Image.Image) -> Image.Image:
@@ -63,8 +65,12 @@ def masked_area(request: Request) -> Area:
     if not request.only_masked:
         sized = sized_as(request, picture)
         picture, mask = fitted(picture, sized), fitted(mask, sized)
-        return Area(picture, mask, (0, 0, *picture.size))
-    return Area(picture, mask, _around(mask, request))
+    if mask.getbbox() is None:
+        raise ValueError(
+            f"mask: nothing is left of it at the picture's size, faded by {request.mask_blur} pixels; expected a "
+            "larger one, a smaller mask_blur, or a resize that keeps it"
+        )
+    return Area(picture, mask, _around(mask, request) if request.only_masked else (0, 0, *picture.size))
 
 
 def _around(mask: Image.Image, request: Request) -> Box:
@@ -91,22 +97,25 @@ def repainted(model: LatentDiffusion, request: Request, noise: Noise, area: Area
     known, steering = in_rows(encoded(model, image), rows), prompted(model, request, noise)
     if has_mask(model):
         steering = steering.beside(in_rows(shown(model, image, mask), rows))
-    begun = from_latent(model, request, noise, _filled(model, request, noise, area, known, cells), steering)
+    filled = _filled(model, request, area, known, cells)
+    begun = from_latent(model, request, noise, filled, steering)
     if has_mask(model):
         return begun
     return keeping(model, request, begun, known, cells.to(known))
 
 
-def _filled(model: LatentDiffusion, request: Request, noise: Noise, area: Area, known: Tensor, cells: Tensor) -> Tensor:
-    """What is under the mask before anything is drawn there, as latents."""
+def _filled(model: LatentDiffusion, request: Request, area: Area, known: Tensor, cells: Tensor) -> Tensor:
+    """What is under the mask before anything is drawn there, as latents. Noise for it has streams of its own: what is
+    added to start with stays what the seeds say."""
     cells = cells.to(known)
     match request.fill:
         case "original":
             return known
         case "colours":
-            return in_rows(encoded(model, pixels(spread(area.picture, area.mask))), len(noise.seeds))
+            return in_rows(encoded(model, pixels(spread(area.picture, area.mask))), len(known))
         case "noise":
-            return known * (1 - cells) + noise.normal(known.shape[1:]).to(known) * cells
+            drawn = [torch.randn(known.shape[1:], generator=generator(seed, "fill")) for seed in request.seeds]
+            return known * (1 - cells) + torch.stack(drawn).to(known) * cells
         case "nothing":
             return known * (1 - cells)
 

@@ -14,10 +14,9 @@ from torch import Tensor
 
 from tintype.data.pictures import Limits, Refused, read_classes, read_picture
 from tintype.families.base import LatentDiffusion
-from tintype.tasks.request import LARGEST_SIDE, Request
+from tintype.tasks.request import LARGEST_SIDE, NAMED, Request
 
 LIMITS = Limits(max_pixels=LARGEST_SIDE**2)
-NAMED = ("image", "mask", "depth", "map")  # the fields of a request that are pictures
 NUMBERS = ("map",)  # those whose pixels are numbers of classes, whatever they look like
 BY_DIGEST = "sha256:"
 

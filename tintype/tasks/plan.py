@@ -23,8 +23,10 @@ from tintype.families.base import Further, LatentDiffusion
 from tintype.models.unet import UNet
 from tintype.tasks.further import all_new
 from tintype.tasks.request import Request
+from tintype.tasks.sides import check_multiple
 from tintype.tasks.steering import Stage, Steering, check, steer
 from tintype.tasks.tiling import multiple
+from tintype.tasks.windows import in_windows, seen, with_stride
 
 log = logging.getLogger(__name__)
 
@@ -76,9 +78,9 @@ def settled(model: LatentDiffusion, request: Request) -> Request:
         raise ValueError(f"pag_scale {resolved.pag_scale:g}: this model has no attention to perturb; leave it out")
     for side in ("width", "height"):
         name = f"tiling: {side}" if resolved.tiling else side
-        _check_side(name, getattr(resolved, side), multiple(model, resolved))
+        check_multiple(name, getattr(resolved, side), multiple(model, resolved))
     spaced(model, resolved)  # refuses more steps than the schedule has
-    return resolved
+    return with_stride(resolved, config.autoencoder.factor)
 
 
 def _named(model: LatentDiffusion, request: Request) -> tuple[str, str]:
@@ -145,12 +147,6 @@ def _guides_itself(model: LatentDiffusion) -> bool:
     return model.config.unet.guidance_dim is not None
 
 
-def _check_side(name: str, side: int, factor: int) -> None:
-    if side % factor:
-        low = max(side // factor, 1) * factor
-        raise ValueError(f"{name} {side} is not a multiple of {factor}; use {low} or {low + factor}")
-
-
 def guidance_of(request: Request, sigmas: Tensor) -> Guidance:
     """The guidance a resolved request asks for; its share of the steps as noise levels of these."""
     assert request.cfg_scale is not None
@@ -214,13 +210,13 @@ def refuse_unless_shown(model: LatentDiffusion, request: Request, what: Further,
 
 
 def from_noise(model: LatentDiffusion, request: Request, noise: Noise, steering: Steering) -> Plan:
-    """A picture from nothing, whatever steers it."""
+    """A picture from nothing, whatever steers it, in windows where the request has such."""
     sigmas = spaced(model, request)
     return Plan(
         x=pure_noise(model, request, noise, float(sigmas[0])),
         sigmas=sigmas,
-        steering=all_new(model, request, steering, len(noise.seeds)),
-        wrap=unchanged,
+        steering=all_new(model, seen(request), steering, len(noise.seeds)),
+        wrap=in_windows(request, model.config.autoencoder.factor),
     )
 
 

@@ -34,9 +34,10 @@ TASKS: dict[str, str] = {
 }  # by the name of its file in `tasks`
 WITH_PICTURE = ("img2img", "inpaint", "outpaint", "edit", "depth2img", "upscale")
 MASKED = ("inpaint",)
+NAMED = ("image", "mask", "depth", "map")  # the fields that are pictures
 LAID_OUT = ("layout2img",)
 PROMPTED = ("txt2img", *WITH_PICTURE, *LAID_OUT)
-UNPROMPTED = ("upscale",)  # may do without a prompt
+UNPROMPTED = ("upscale", *LAID_OUT)  # may do without a prompt
 LARGEST_NOISE_LEVEL = 350  # of Stable Diffusion's upscaler: x4-upscaling.yaml
 LARGEST_CLIP_SKIP = 32  # layers of the deepest text tower
 BOUNDS: dict[str, tuple[float, float]] = {
@@ -199,7 +200,10 @@ class Request:
     mask_invert: bool = dataclasses.field(default=False, metadata=_of(MASKED, help="paint anew where it is black"))
     fill: Literal["original", "colours", "noise", "nothing"] = dataclasses.field(
         default="original",
-        metadata=_of(MASKED, help="what is under the mask at first: the picture, colours around it, noise, nothing"),
+        metadata=_of(
+            MASKED,
+            help="what is under the mask at first, below strength 1: the picture, colours around it, noise, nothing",
+        ),
     )
     only_masked: bool = dataclasses.field(
         default=False, metadata=_of(MASKED, help="work on the masked part alone, at the model's full size")
@@ -212,7 +216,7 @@ class Request:
     top: int = _beyond("above")
     bottom: int = _beyond("below")
     beyond: Literal["mirror", "noise"] = dataclasses.field(
-        default="mirror", metadata=_of(("outpaint",), help="what is beyond the sides at first")
+        default="mirror", metadata=_of(("outpaint",), help="what is beyond the sides at first, seen below strength 1")
     )
     image_cfg_scale: float | None = dataclasses.field(
         default=None, metadata=_of(("edit",), help="how closely to follow the picture (default: 1.5)")

@@ -18,12 +18,14 @@ def needed(model: LatentDiffusion, request: Request) -> int:
         at_once = min(side, request.width) * min(side, request.height)
     first_stage = model.config.autoencoder
     cells = at_once / first_stage.patch_size**2  # of the decoder's finest level
-    floats = MAPS * first_stage.width * cells + 2 * 3 * pixels * count
-    return int(4 * floats)
+    result = (
+        0 if request.tile and model.device.type == "cuda" else 2 * 3 * pixels * count
+    )  # else it is put together there
+    return int(4 * (MAPS * first_stage.width * cells + result))
 
 
-def refuse_without_room(model: LatentDiffusion, request: Request) -> None:
-    """Raises `ValueError` for a resolved upscaling that needs more memory than there is."""
+def refuse_without_room(model: LatentDiffusion, request: Request) -> Request:
+    """The request. Raises `ValueError` for one that needs more memory than there is."""
     need, free = needed(model, request), free_memory(model.device)
     if need > free:
         smaller = "--tile 64" if request.tile is None else f"a smaller tile than {request.tile}"
@@ -31,3 +33,4 @@ def refuse_without_room(model: LatentDiffusion, request: Request) -> None:
             f"a picture of {request.width} x {request.height} at once takes about {need / 2**30:.1f} GiB, "
             f"{free / 2**30:.1f} are free; expected work in tiles, {smaller}, or a smaller batch or picture"
         )
+    return request

@@ -69,14 +69,11 @@ class Steering:
         def shown(cond: Conditioning) -> Conditioning:
             return dataclasses.replace(cond, concat=concat, vector=cond.vector if vector is None else vector)
 
-        stages = tuple(
-            Stage(
-                tuple((weight, shown(cond)) for weight, cond in stage.conds),
-                None if stage.uncond is None else shown(stage.uncond),
-            )
-            for stage in self.stages
-        )
-        return dataclasses.replace(self, stages=stages)
+        def of(stage: Stage) -> Stage:
+            conds = tuple((weight, shown(cond)) for weight, cond in stage.conds)
+            return dataclasses.replace(stage, conds=conds, uncond=None if stage.uncond is None else shown(stage.uncond))
+
+        return dataclasses.replace(self, stages=tuple(map(of, self.stages)))
 
 
 def check(conditioner: object, request: Request) -> None:

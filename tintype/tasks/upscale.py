@@ -1,5 +1,4 @@
-"""Upscaling: a picture is drawn anew at several times its size by a model that is shown it beside the noise, all at
-once or tile by tile."""
+"""Upscaling: a picture drawn anew at several times its size by a model that is shown it, at once or tile by tile."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -16,15 +15,15 @@ from tintype.tasks.plan import Plan, from_noise, prompted, refuse_unless_shown
 from tintype.tasks.request import LARGEST_SIDE, Request
 from tintype.tasks.room import refuse_without_room
 from tintype.tasks.task import Task
+from tintype.tasks.windows import with_overlap
 
 NOISE_LEVEL = 20
 
 
 def prepare(model: LatentDiffusion, request: Request) -> Request:
     refuse_unless_shown(model, request, "low", "an upscaler")
-    request = _sized(model, _tiled(model, _steered(model, request)))
-    refuse_without_room(model, request)
-    return request
+    sized = _sized(model, with_overlap(_steered(model, request), model.config.fold))
+    return refuse_without_room(model, sized)
 
 
 def _steered(model: LatentDiffusion, request: Request) -> Request:
@@ -44,22 +43,6 @@ def _steered(model: LatentDiffusion, request: Request) -> Request:
     if level >= levels:
         raise ValueError(f"noise_level {level}: {name} was taught 0 to {levels - 1}; use one of them")
     return dataclasses.replace(request, noise_level=level)
-
-
-def _tiled(model: LatentDiffusion, request: Request) -> Request:
-    """With the overlap of its tiles, in whole cells."""
-    fold = model.config.fold
-    if request.tile is None:
-        if request.overlap is not None:
-            raise ValueError(f"overlap {request.overlap}: without tile there is none; give tile, or leave it out")
-        return request
-    overlap = request.tile // 4 // fold * fold if request.overlap is None else request.overlap
-    if 2 * overlap > request.tile:
-        raise ValueError(f"overlap {overlap}: expected at most half of tile {request.tile}: {request.tile // 2}")
-    for name, count in (("tile", request.tile), ("overlap", overlap)):
-        if count % fold:
-            raise ValueError(f"{name} {count}: expected a multiple of {fold}, the pixels that share a cell")
-    return dataclasses.replace(request, overlap=overlap)
 
 
 def _sized(model: LatentDiffusion, request: Request) -> Request:
@@ -84,8 +67,7 @@ def plan(model: LatentDiffusion, request: Request, noise: Noise) -> Plan:
     with noise of that level of its schedule (Ho et al. 2021: conditioning augmentation)."""
     rows, fold = len(noise.seeds), model.config.fold
     low, told = pixels(read(request, "image")).to(model.device), None
-    low = F.pad(low, (0, -low.shape[-1] % fold, 0, -low.shape[-2] % fold), mode="replicate")
-    low = in_rows(low, rows)
+    low = in_rows(F.pad(low, (0, -low.shape[-1] % fold, 0, -low.shape[-2] % fold), mode="replicate"), rows)
     if request.noise_level is not None:
         sigma = float(model.denoiser.schedule.sigma(torch.tensor(request.noise_level, dtype=torch.float64)))
         low = noised(low, noise.normal(low.shape[1:]), sigma)
