@@ -5,11 +5,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageDraw
 
 import tintype
+from tintype.common.rng import Noise
 from tintype.families.base import LatentDiffusion
-from tintype.tasks.pictures import digest, referred, repeated_with
+from tintype.models.unet import UNet
+from tintype.tasks.masking import masked_area
+from tintype.tasks.outpaint import extended
+from tintype.tasks.pictures import data_url, digest, referred, repeated_with
+from tintype.tasks.plan import keeping
 from tintype.tasks.request import TASKS, Request
 from tintype.tasks.task import Task, resolve, task_of
 
@@ -20,6 +26,24 @@ PROMPT = "a frog on a sky blue background"
 @pytest.fixture(scope="module")
 def model() -> LatentDiffusion:
     return tintype.load("default")
+
+
+@pytest.fixture(scope="module")
+def plain(model: LatentDiffusion) -> LatentDiffusion:
+    """The same without channels for a mask: what is known holds it at every step."""
+    unet = dataclasses.replace(model.config.unet, in_channels=16)
+    network = UNet(unet)
+    weights = model.denoiser.network.state_dict()
+    network.load_state_dict(weights | {"conv_in.weight": weights["conv_in.weight"][:, :16]})
+    config = dataclasses.replace(model.config, unet=unet, further=())
+    return dataclasses.replace(
+        model, config=config, denoiser=dataclasses.replace(model.denoiser, network=network.eval())
+    )
+
+
+@pytest.fixture(params=["shown a mask", "held to what is known"])
+def either(request: pytest.FixtureRequest, model: LatentDiffusion, plain: LatentDiffusion) -> LatentDiffusion:
+    return model if request.param == "shown a mask" else plain
 
 
 @pytest.fixture
@@ -92,9 +116,9 @@ def test_strength_1_does_not_look_at_the_input(model: LatentDiffusion, apple: st
     ids=str,
 )
 def test_pixels_outside_the_mask_are_the_inputs_own(
-    model: LatentDiffusion, apple: str, mask: str, settings: dict[str, object]
+    either: LatentDiffusion, apple: str, mask: str, settings: dict[str, object]
 ) -> None:
-    drawn = pixels(one(model, task="inpaint", prompt=PROMPT, image=apple, mask=mask, **settings))
+    drawn = pixels(one(either, task="inpaint", prompt=PROMPT, image=apple, mask=mask, **settings))
     outside = (pixels(mask)[..., 0] == 0) != settings.get("mask_invert", False)
     assert (drawn[outside] == pixels(apple)[outside]).all()
     assert (drawn[~outside] != pixels(apple)[~outside]).any(axis=-1).mean() > 0.9  # random pixels are drawn by nobody
@@ -111,22 +135,93 @@ def test_a_mask_that_fades_mixes_at_its_edge(model: LatentDiffusion, apple: str,
 
 
 def test_what_is_under_the_mask_at_first_matters_below_strength_1(
-    model: LatentDiffusion, apple: str, mask: str
+    either: LatentDiffusion, apple: str, mask: str
 ) -> None:
     settings = {"task": "inpaint", "prompt": PROMPT, "image": apple, "mask": mask, "strength": 0.75}
-    drawn = [pixels(one(model, **settings, fill=fill)) for fill in ("original", "colours", "noise", "nothing")]
+    drawn = [pixels(one(either, **settings, fill=fill)) for fill in ("original", "colours", "noise", "nothing")]
     for number, first in enumerate(drawn):
         for other in drawn[:number]:
             assert (first != other).mean() > 0.05
 
 
 @pytest.mark.parametrize("beyond", ["mirror", "noise"])
-def test_outpainting_adds_to_the_sides_that_it_was_told(model: LatentDiffusion, apple: str, beyond: str) -> None:
-    sides = {"left": 16, "bottom": 8}
-    drawn = one(model, task="outpaint", prompt=PROMPT, image=apple, beyond=beyond, **sides)
-    assert drawn.size == (80, 72)
-    assert (pixels(drawn)[:64, 16:] == pixels(apple)).all()
-    assert pixels(drawn)[:, :16].std() > 0
+def test_outpainting_adds_to_the_sides_that_it_was_told(either: LatentDiffusion, apple: str, beyond: str) -> None:
+    settings = {"task": "outpaint", "prompt": PROMPT, "image": apple, "left": 16, "bottom": 8, "strength": 0.75}
+    drawn = pixels(one(either, **settings, beyond=beyond))
+    assert drawn.shape == (72, 80, 3)
+    assert (drawn[:64, 16:] == pixels(apple)).all()
+    begun = pixels(extended(Request(**settings, beyond=beyond)).picture)
+    assert (begun[:64, 16:] == pixels(apple)).all()
+    added = np.ones(drawn.shape[:2], bool)
+    added[:64, 16:] = False
+    assert (drawn[added] != begun[added]).any(axis=-1).mean() > 0.9  # not what it began with
+    other = pixels(one(either, **settings, beyond="noise" if beyond == "mirror" else "mirror"))
+    assert (drawn[added] != other[added]).any(axis=-1).mean() > 0.5  # which matters
+
+
+@pytest.mark.parametrize(
+    ("settings", "box"),
+    [
+        ({"padding": 0}, (8, 4, 40, 36)),  # 32 x 24 made square, around its middle
+        ({"padding": 4}, (4, 0, 44, 40)),
+        ({"padding": 8, "width": 96, "height": 48}, (0, 0, 64, 40)),  # twice as wide, as far as the picture goes
+        ({"padding": 64}, (0, 0, 64, 64)),
+    ],
+    ids=str,
+)
+def test_the_masked_part_is_worked_on_with_its_padding(
+    model: LatentDiffusion, apple: str, mask: str, settings: dict[str, int], box: tuple[int, int, int, int]
+) -> None:
+    sized = {"width": 64, "height": 64} | settings
+    request = Request(task="inpaint", prompt=PROMPT, image=apple, mask=mask, only_masked=True, seed=1, **sized)
+    area = masked_area(request)
+    assert area.box == box
+    worked = area.worked(request)
+    assert worked.picture.size == worked.mask.size == (request.width, request.height)
+    assert (pixels(area.composed(worked.picture).crop(box)).shape) == (box[3] - box[1], box[2] - box[0], 3)
+    *_, step = tintype.steps(model, dataclasses.replace(request, steps=1))
+    assert step.x.shape[-2:] == (sized["height"] // 8, sized["width"] // 8)
+
+
+@pytest.mark.parametrize("resize", ["stretch", "crop", "fill"])
+def test_the_masked_part_comes_back_where_it_was(tmp_path: Path, resize: str) -> None:
+    ramp = np.broadcast_to(np.linspace(0, 255, 128)[None, :, None], (64, 128, 3)).astype(np.uint8)
+    request = Request(
+        task="inpaint", prompt=PROMPT, image=data_url(Image.fromarray(ramp)), width=64, height=64, resize=resize,
+        mask=data_url(Image.new("L", (128, 64), 255)), only_masked=True,
+    )  # fmt: skip
+    area = masked_area(request)
+    again = pixels(area.composed(area.worked(request).picture)).astype(int)
+    assert np.abs(again - ramp).max() <= 4
+
+
+def test_what_is_known_in_part_is_mixed_in_every_step(plain: LatentDiffusion) -> None:
+    request = resolve(plain, Request(prompt=PROMPT, seed=1))
+    begun = task_of(request).plan(plain, request, Noise([1]))
+    known, found = torch.randn(2, 1, 16, 8, 8, generator=torch.Generator().manual_seed(0))
+    cells = torch.linspace(0, 1, 64).reshape(1, 1, 8, 8)
+    plan = keeping(plain, dataclasses.replace(request, strength=1.0), begun, known, cells)
+    held = plan.wrap(lambda x, sigma: found)(begun.x, 3.0)
+    torch.testing.assert_close(held, known + cells * (found - known))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"mask_blur": 32, "only_masked": True},
+        {"mask_blur": 200},
+        {"width": 32, "height": 64, "resize": "crop"},
+    ],
+    ids=str,
+)
+def test_a_mask_that_nothing_is_left_of_is_refused(
+    model: LatentDiffusion, apple: str, settings: dict[str, object]
+) -> None:
+    speck = Image.new("L", (64, 64))
+    speck.putpixel((2, 30), 255)
+    request = Request(task="inpaint", prompt=PROMPT, image=apple, mask=data_url(speck), **settings)
+    with pytest.raises(ValueError, match="mask: nothing is left of it"):
+        resolve(model, request)
 
 
 def test_pictures_are_brought_to_size_as_told(model: LatentDiffusion, tmp_path: Path) -> None:

@@ -146,6 +146,7 @@ def test_bad_requests_are_refused_before_any_work(model: LatentDiffusion, monkey
         ({"noise_level": 30}, "noise_level 30: small was taught 0 to 29; use one of them"),
         ({"tile": 17}, "tile 17: expected a multiple of 2, the pixels that share a cell"),
         ({"tile": 16, "overlap": 3}, "overlap 3: expected a multiple of 2"),
+        ({"tile": 16, "tiling": True}, "tile 16: with tiling each would be made to meet itself"),
     ):
         with pytest.raises(ValueError, match=message):
             resolve(model, asked(photo(16, 16), **settings))
