@@ -195,12 +195,12 @@ def test_the_masked_part_comes_back_where_it_was(tmp_path: Path, resize: str) ->
     assert np.abs(again - ramp).max() <= 4
 
 
-def test_what_is_known_in_part_is_mixed_in_every_step(plain: LatentDiffusion) -> None:
-    request = resolve(plain, Request(prompt=PROMPT, seed=1))
+def test_what_is_known_in_part_is_mixed_in_every_step(plain: LatentDiffusion, apple: str) -> None:
+    request = resolve(plain, Request(task="img2img", prompt=PROMPT, image=apple, strength=1.0, seed=1))
     begun = task_of(request).plan(plain, request, Noise([1]))
     known, found = torch.randn(2, 1, 16, 8, 8, generator=torch.Generator().manual_seed(0))
     cells = torch.linspace(0, 1, 64).reshape(1, 1, 8, 8)
-    plan = keeping(plain, dataclasses.replace(request, strength=1.0), begun, known, cells)
+    plan = keeping(plain, request, begun, known, cells)
     held = plan.wrap(lambda x, sigma: found)(begun.x, 3.0)
     torch.testing.assert_close(held, known + cells * (found - known))
 
