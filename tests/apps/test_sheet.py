@@ -87,6 +87,37 @@ def test_it_goes_on_and_is_made_again(
     assert target.read_bytes() == again.read_bytes()
 
 
+def test_sheets_of_other_tasks_tell_their_pictures_by_digest(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begun, target, again = tmp_path / "in.png", tmp_path / "sheet.png", tmp_path / "again.png"
+    Image.effect_noise((64, 64), 90).convert("RGB").save(begun)
+    asked = [PROMPT, "--task", "img2img", "-i", str(begun), "--x", "strength=0,0.5,1", "--steps", "2", "--seed", "7"]
+    told = report(capsys, *asked, "-o", str(target))
+    assert told["drawn"] == 3
+    with Image.open(told["cells"][0]) as cell, Image.open(begun) as picture:
+        assert np.array_equal(levels(cell), levels(picture))
+    assert str(tmp_path).encode() not in target.read_bytes()
+    assert report(capsys, *asked, "-o", str(target))["drawn"] == 0
+    assert report(capsys, "--from", str(target), "-i", str(begun), "-o", str(again))["drawn"] == 3
+    assert target.read_bytes() == again.read_bytes()
+    assert main(["sheet", "--from", str(target), "-o", str(again)]) == USAGE
+    assert "image: the picture it was made from is not stored in it; give it" in capsys.readouterr().err
+
+
+def test_cells_of_any_size_are_shown_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of an inpainted part the whole picture comes back, whatever it is worked on at."""
+    files = [str(tmp_path / name) for name in ("in.png", "mask.png")]
+    Image.effect_noise((96, 80), 90).convert("RGB").save(files[0])
+    Image.new("L", (96, 80), 255).save(files[1])
+    asked = ["--task", "inpaint", "-i", files[0], "--mask", files[1], "--only-masked", "--x", "seed=1,2"]
+    report(capsys, PROMPT, *asked, *QUICK, "-o", str(tmp_path / "sheet.png"))
+    with Image.open(tmp_path / "sheet.png") as whole:
+        assert whole.size == laid_out(["seed: 1", "seed: 2"], [""], [""], cell=(96, 80)).size
+    told = report(capsys, "--task", "class2img", "--x", "label=pizza,frog", *QUICK, "-o", str(tmp_path / "two.png"))
+    assert len(told["cells"]) == 2
+
+
 def test_without_axes_the_pictures_of_a_batch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     told = report(capsys, PROMPT, *QUICK, "--seed", "7", "-b", "3", "-o", str(tmp_path / "sheet.png"))
     assert len(told["cells"]) == 3
