@@ -82,8 +82,8 @@ def _mixed(start: Conditioning, end: Conditioning, share: float) -> Conditioning
 def arc(start: Tensor, end: Tensor, share: float) -> Tensor:
     """... D each: from one vector to the other, directions along the arc between them and lengths evenly; straight
     where they have one direction."""
-    lengths = [one.norm(dim=-1, keepdim=True) for one in (start, end)]
-    a, b = (one / length.clamp(min=1e-12) for one, length in zip((start, end), lengths, strict=True))
+    first, last = (one.norm(dim=-1, keepdim=True) for one in (start, end))
+    a, b = start / first.clamp(min=1e-12), end / last.clamp(min=1e-12)
     angle = (a * b).sum(dim=-1, keepdim=True).clamp(-1, 1).acos()
     turned = (((1 - share) * angle).sin() * a + (share * angle).sin() * b) / angle.sin().clamp(min=1e-12)
-    return torch.where(angle.sin() > 1e-3, turned * torch.lerp(*lengths, share), torch.lerp(start, end, share))
+    return torch.where(angle.sin() > 1e-3, turned * torch.lerp(first, last, share), torch.lerp(start, end, share))

@@ -159,13 +159,16 @@ def _beyond(model: LatentDiffusion, judge: Classifier, scenes: Sequence[Scene], 
     drawn: list[np.ndarray] = []
     for number, scene in enumerate(tqdm(scenes, desc="edges", disable=quiet or None, leave=False)):
         kept = turned(scene.picture, scene)[:, : SIZE // 2]
-        side = {0: "right", 1: "bottom", 2: "left", 3: "top"}[turns(scene)]
+        right, bottom, left, top = (SIZE // 2 if turns(scene) == side else 0 for side in range(4))
         request = Request(
             task="outpaint",
             prompt=scene.caption,
             image=data_url(Image.fromarray(np.rot90(kept, -turns(scene)))),
             seed=SEED + number,
-            **{side: SIZE // 2},
+            left=left,
+            right=right,
+            top=top,
+            bottom=bottom,
         )
         drawn.append(np.asarray(generate(model, request)[0]))
     pictures = [scene.picture for scene in scenes]
