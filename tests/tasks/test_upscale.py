@@ -1,7 +1,6 @@
 """Upscalers whose cells hold several pixels of the small picture; sizes, scales and room of all of them."""
 
 import dataclasses
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,8 +10,12 @@ from torch import Tensor
 
 import tintype
 import tintype.tasks.room
+from tintype.apps.cli import USAGE, main
 from tintype.common.rng import Noise, generator
 from tintype.conditioning.low import noised
+from tintype.data.scenes import SceneConfig, Scenes
+from tintype.evaluation.scenes import SEED
+from tintype.evaluation.upscaling import evaluate_upscaling
 from tintype.families.base import LatentDiffusion, assemble
 from tintype.models.unet import UNet, UNetConfig
 from tintype.objectives.enlarging import LowCondition
@@ -159,8 +162,24 @@ def test_bad_requests_are_refused_before_any_work(model: LatentDiffusion, monkey
     assert resolve(model, dataclasses.replace(large, tile=64)).overlap == 16
 
 
-def test_the_embedded_upscaler_is_the_command_s_own(tmp_path: Path) -> None:
-    from tintype.apps.cli import build_parser
+def test_nearness_is_measured_beside_bicubic_weights(model: LatentDiffusion) -> None:
+    sized = dataclasses.replace(model, config=dataclasses.replace(model.config, size=64))
+    found = evaluate_upscaling(sized, count=2, sizes=(64, 128), steps=1, quiet=True)
+    for size in (64, 128):
+        scenes = Scenes(SceneConfig(size=size, split="all", objects=(0.25,) * 4, seed=SEED))
+        ratios: list[float] = []
+        for index in range(2):
+            whole = scenes[index].picture
+            small = Image.fromarray(whole).resize((size // 4, size // 4), Image.Resampling.BICUBIC)
+            again = np.asarray(small.resize((size, size), Image.Resampling.BICUBIC)).astype(float)
+            ratios.append(10 * np.log10(255**2 / np.mean((again - whole) ** 2)))
+        figures = found[str(size)]
+        assert isinstance(figures, dict)
+        assert figures["bicubic"]["psnr"] == pytest.approx(np.mean(ratios), abs=1e-3)
+        assert figures["first_stage"]["psnr"] > figures["bicubic"]["psnr"] > figures["model"]["psnr"]  # untrained
+        assert figures["first_stage"]["distance"] < figures["bicubic"]["distance"] < figures["model"]["distance"]
 
-    assert build_parser().parse_args(["upscale", "-i", "in.png"]).own_model == "upscaler"
-    assert build_parser().parse_args(["txt2img", "a frog"]).own_model == "default"
+
+def test_what_enlarges_nothing_is_not_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["eval", "upscaling", "default"]) == USAGE
+    assert "does not draw pictures 4 times larger; expected an upscaler that does" in capsys.readouterr().err

@@ -24,7 +24,6 @@ FIRST: dict[str, str | None] = {
     "map2img": None,
     "sample": None,
 }  # what comes first, where it is no prompt
-MODELS = {"upscale": "upscaler"}  # the embedded model of a task, where it is not "default"
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 
@@ -98,9 +97,7 @@ def add_task_flags(command: argparse.ArgumentParser, task: str) -> None:
     add_request_flags(command, task)
     if task in LAID_OUT:
         command.add_argument("--layout", metavar="FILE", help='boxes as JSON: [{"name": …, "box": [l, t, r, b]}, …]')
-    own = MODELS.get(task, "default")
-    command.set_defaults(own_model=own)
-    command.add_argument("-m", "--model", help=f"{MODEL} (default: {own})")
+    command.add_argument("-m", "--model", help=f"{MODEL} (default: default)")
     add_loading_flags(command)
     command.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
     command.add_argument("-o", "--output", help="a .png file, replaced if it is there, or a folder (default: outputs)")
@@ -144,7 +141,6 @@ def add_sheet_flags(command: argparse.ArgumentParser) -> None:
             help=f"{place}: a field of a request and its values; prompt S/R replaces the first value by each",
         )
     add_request_flags(command, None, without=("prompt",))
-    command.set_defaults(own_model="default")
     command.add_argument("-m", "--model", help=f"{MODEL} (default: default)")
     add_loading_flags(command)
     command.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")

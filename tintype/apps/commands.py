@@ -46,7 +46,7 @@ EXAMPLES = {
     "outpaint": 'tintype outpaint "a red apple" -i in.png --left 32',
     "edit": 'tintype edit "make it a watercolour" -i in.png -m instruct-pix2pix',
     "depth2img": 'tintype depth2img "a bronze statue" -i in.png --depth depth.png -m stable-diffusion-2-depth',
-    "upscale": "tintype upscale -i in.png",
+    "upscale": "tintype upscale -i in.png -m stable-diffusion-x4-upscaler",
     "class2img": 'tintype class2img "red apple"',
 }
 OTHER_FORMATS = (".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
@@ -123,7 +123,7 @@ def _read_provenance(path: Path) -> Provenance:
 
 def _model_of(arguments: argparse.Namespace, told: tuple[str, str] | None) -> tuple[str, LatentDiffusion]:
     """The model that is asked for, or the one that is told (by name and digest) to have made what is repeated."""
-    name = arguments.model or (told[0] if told else arguments.own_model)
+    name = arguments.model or (told[0] if told else "default")
     if told is not None and arguments.model is None and name not in embedded():
         raise ValueError(f"--from: {told[0]} ({told[1]}) made the picture; name its folder with --model")
     model = _opened(arguments, name, device=arguments.device)
