@@ -18,8 +18,10 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 DOCS = Path(__file__).parents[1] / "docs"
-BOXES = '--box "pizza:0,0,0.5,0.5" --box "frog:0.5,0,1,0.5" --box "rocket:0,0.5,0.5,1" --box "red apple:0.5,0.5,1,1"'
-CELL, LARGEST, COLUMNS = 256, 256, 4
+BOXES = (
+    '--box "sunflower:0,0,0.5,0.5" --box "frog:0.5,0,1,0.5" --box "soccer ball:0,0.5,0.5,1" --box "star:0.5,0.5,1,1"'
+)
+HEIGHT, WIDTH, LETTERS = 128, 1100, 14  # of a picture, of the gallery, of a title: pixels
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,18 +55,18 @@ GALLERY = (
         "wide.png",
     ),
     Shown("boxes", f"layout2img {BOXES} --seed 1 -o boxes.png", (), "boxes.png"),
-    Shown("class", 'class2img "pizza" --seed 2 -o pizza.png', (), "pizza.png"),
+    Shown("class", 'class2img "panda" --seed 3 -o panda.png', (), "panda.png"),
     Shown("unconditional", "sample --seed 4 -o sample.png", (), "sample.png"),
     Shown(
         "two passes (hires)",
-        'txt2img "a panda to the right of a red apple on a mint background" --hires-scale 2 --hires-strength 0.5 '
+        'txt2img "a panda to the right of a red apple on a mint background" --hires-scale 2 --hires-strength 0.4 '
         "--seed 7 -o hires.png",
         (),
         "hires.png",
     ),
     Shown(
         "variations",
-        'sheet "a frog on a pink background" --seed 7 --variation-seed 3 --x variation_strength=0,0.2,0.4 -o near.png',
+        'sheet "a frog on a pink background" --seed 7 --variation-seed 3 --x variation_strength=0,0.4,0.8 -o near.png',
         (),
         "near.png",
     ),
@@ -76,11 +78,16 @@ GALLERY = (
     ),
     Shown(
         "panorama",
-        'txt2img "a frog on a green background" -W 160 -H 64 --window 64 --window-stride 32 --seed 5 -o panorama.png',
+        'txt2img "a frog on a green background" -W 160 -H 64 --window 64 --steps 12 --seed 5 -o panorama.png',
         (),
         "panorama.png",
     ),
-    Shown("texture, twice each way", 'txt2img "a pizza" --tiling --seed 3 -o texture.png', (), "texture.png"),
+    Shown(
+        "texture, twice each way",
+        'txt2img "a sunflower on a teal background" --tiling --seed 3 -o texture.png',
+        (),
+        "texture.png",
+    ),
     Shown(
         "sheet",
         'sheet "a frog on a pink background" --seed 7 --x cfg_scale=1,3 --y "steps=5,25" -o sheet.png',
@@ -100,7 +107,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         mask = Image.new("L", (64, 64))
-        ImageDraw.Draw(mask).rectangle((6, 6, 57, 57), fill=255)
+        ImageDraw.Draw(mask).rectangle((0, 0, 51, 51), fill=255)
         mask.save(folder / "mask.png")
         for one in GALLERY:
             started = time.perf_counter()
@@ -114,13 +121,7 @@ def main() -> int:
             if seconds > arguments.seconds:
                 slow.append(one.title)
             cells.append(cell(one, folder))
-    columns = [cells[first : first + COLUMNS] for first in range(0, len(cells), COLUMNS)]
-    rows = [row(some) for some in columns]
-    whole = Image.new("RGB", (max(one.width for one in rows), sum(one.height for one in rows)), "white")
-    top = 0
-    for one in rows:
-        whole.paste(one, (0, top))
-        top += one.height
+    whole = stacked(cells)
     arguments.out.mkdir(parents=True, exist_ok=True)
     whole.quantize(256, dither=Image.Dither.NONE).save(arguments.out / "gallery.png", optimize=True)
     (arguments.out / "gallery.md").write_text(page())
@@ -141,17 +142,16 @@ def page() -> str:
 
 
 def cell(one: Shown, folder: Path) -> Image.Image:
-    """The task's pictures side by side under its title."""
-    font = ImageFont.load_default(14)
+    """The task's pictures side by side under its title; those that it begins with before an arrow."""
     made = folder / one.output
     files = sorted(made.glob("*.png")) if made.is_dir() else [made]
-    before, after = [enlarged(folder / name) for name in one.inputs], [enlarged(file) for file in files]
+    before, after = [shown(folder / name) for name in one.inputs], [shown(file) for file in files]
     if one.title.startswith("texture"):
         after = [twice(after[0])]
-    arrow = [arrow_of(font)] if before else []
-    pictures = [*before, *arrow, *after]
-    height = max(picture.height for picture in pictures)
-    whole = Image.new("RGB", (sum(picture.width + 6 for picture in pictures), height + 24), "white")
+    pictures = [*before, *([arrow()] if before else []), *after]
+    font = ImageFont.load_default(LETTERS)
+    width = max(sum(picture.width + 6 for picture in pictures), round(font.getlength(one.title)))
+    whole = Image.new("RGB", (width, max(picture.height for picture in pictures) + 24), "white")
     ImageDraw.Draw(whole).text((0, 2), one.title, fill="black", font=font)
     left = 0
     for picture in pictures:
@@ -160,32 +160,45 @@ def cell(one: Shown, folder: Path) -> Image.Image:
     return whole
 
 
-def enlarged(path: Path) -> Image.Image:
-    """Small pictures twice as large, without smoothing."""
-    with Image.open(path) as picture:
-        shown = picture.convert("RGB")
-    return shown.resize((2 * shown.width, 2 * shown.height), Image.Resampling.NEAREST) if shown.width < 200 else shown
+def shown(path: Path) -> Image.Image:
+    """As high as all are, enlarged without smoothing; sheets, which have labels, as they are."""
+    with Image.open(path) as opened:
+        picture = opened.convert("RGB")
+    if picture.height not in (64, 128):
+        return picture
+    return picture.resize((picture.width * HEIGHT // picture.height, HEIGHT), Image.Resampling.NEAREST)
 
 
 def twice(picture: Image.Image) -> Image.Image:
-    whole = Image.new("RGB", (2 * picture.width, 2 * picture.height))
+    small = picture.resize((HEIGHT // 2, HEIGHT // 2))
+    whole = Image.new("RGB", (HEIGHT, HEIGHT))
     for place in ((0, 0), (1, 0), (0, 1), (1, 1)):
-        whole.paste(picture, (place[0] * picture.width, place[1] * picture.height))
+        whole.paste(small, (place[0] * small.width, place[1] * small.height))
     return whole
 
 
-def arrow_of(font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> Image.Image:
-    drawn = Image.new("RGB", (16, 140), "white")
-    ImageDraw.Draw(drawn).text((2, 56), "→", fill="black", font=font)
+def arrow() -> Image.Image:
+    drawn, middle = Image.new("RGB", (24, HEIGHT), "white"), HEIGHT // 2
+    pen = ImageDraw.Draw(drawn)
+    pen.line((2, middle, 21, middle), fill="black", width=2)
+    pen.line((15, middle - 6, 21, middle, 15, middle + 6), fill="black", width=2)
     return drawn
 
 
-def row(cells: list[Image.Image]) -> Image.Image:
-    whole = Image.new("RGB", (sum(one.width + 24 for one in cells), max(one.height for one in cells) + 12), "white")
-    left = 12
+def stacked(cells: list[Image.Image]) -> Image.Image:
+    """From left to right, in rows as long as they may be."""
+    rows: list[list[Image.Image]] = [[]]
     for one in cells:
-        whole.paste(one, (left, 6))
-        left += one.width + 24
+        if rows[-1] and sum(other.width + 20 for other in (*rows[-1], one)) > WIDTH:
+            rows.append([])
+        rows[-1].append(one)
+    heights = [max(one.height for one in row) + 12 for row in rows]
+    whole = Image.new("RGB", (WIDTH, sum(heights)), "white")
+    for number, row in enumerate(rows):
+        left = 12
+        for one in row:
+            whole.paste(one, (left, sum(heights[:number]) + 6))
+            left += one.width + 20
     return whole
 
 
