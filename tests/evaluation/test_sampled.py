@@ -23,6 +23,7 @@ def tiny(conditioner: AnyConditioner | None) -> LatentDiffusion:
     shipped = tintype.load("default", device="cpu")
     config = dataclasses.replace(
         shipped.config.unet,
+        in_channels=16,
         width=16,
         mult=(1,),
         depth=(1,) if conditioner else (0,),
@@ -33,8 +34,10 @@ def tiny(conditioner: AnyConditioner | None) -> LatentDiffusion:
     )
     torch.manual_seed(0)
     unet = UNet(config).eval()
-    torch.nn.init.normal_(unet.conv_out.weight, std=0.1)
-    config = dataclasses.replace(shipped.config, unet=config)
+    for parameter in unet.parameters():  # what begins at zero, so that all is heard
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.1)
+    config = dataclasses.replace(shipped.config, unet=config, further=())
     return assemble(
         config,
         unet=unet,
