@@ -37,12 +37,12 @@ from tintype.tasks.plan import (
     noise_of,
     settled,
     spaced,
-    tiling_of,
 )
 from tintype.tasks.request import Request
 from tintype.tasks.steering import Stage, Steering, in_turn, steer, wordings
 from tintype.tasks.task import resolve, task_of
 from tintype.tasks.tiling import drawing
+from tintype.tasks.windows import tiling_of
 
 log = logging.getLogger(__name__)
 

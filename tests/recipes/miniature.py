@@ -63,7 +63,7 @@ SMALL = {
     "default_tasks": (*TRAIN, *text2img(9), "objects=2"),
     "default_upscaler": (
         *TRAIN,
-        'unet={"in_channels":16,"out_channels":4,"width":8,"mult":[1],"num_blocks":1,"depth":[0],'
+        'unet={"in_channels":8,"out_channels":4,"width":8,"mult":[1],"num_blocks":1,"depth":[0],'
         '"context_dim":null,"num_heads":1,"norm_groups":4,"num_classes":30}',
         "windows=24",
         "sizes=[64,128]",

@@ -1,4 +1,4 @@
-"""Upscalers whose cells hold several pixels of the small picture; sizes, scales and room of all of them."""
+"""Upscalers that are shown the latent of the small picture enlarged; sizes, scales and room of all of them."""
 
 import dataclasses
 
@@ -18,14 +18,14 @@ from tintype.evaluation.scenes import SEED
 from tintype.evaluation.upscaling import evaluate_upscaling
 from tintype.families.base import LatentDiffusion, assemble
 from tintype.models.unet import UNet, UNetConfig
-from tintype.objectives.enlarging import LowCondition
+from tintype.objectives.enlarging import EnlargedCondition
 from tintype.tasks.infotext import provenance
 from tintype.tasks.pictures import data_url, pixels
 from tintype.tasks.request import Request
 from tintype.tasks.task import resolve, task_of
 
 UNET = UNetConfig(
-    in_channels=28,
+    in_channels=32,
     out_channels=16,
     width=8,
     mult=(1,),
@@ -40,10 +40,10 @@ UNET = UNetConfig(
 
 @pytest.fixture(scope="module")
 def model() -> LatentDiffusion:
-    """Untrained, in the embedded latents of 8 pixels a cell: it draws four times larger, from 2 x 2 pixels a cell."""
+    """Untrained, in the embedded latents of 8 pixels a cell: it draws four times larger."""
     start = tintype.load("default")
     config = dataclasses.replace(
-        start.config, name="small", unet=UNET, conditioner=None, further=("low",), labels=(), steps=2
+        start.config, name="small", unet=UNET, conditioner=None, further=("enlarged",), scale=4, labels=(), steps=2
     )
     torch.manual_seed(0)
     unet = UNet(UNET)
@@ -81,30 +81,40 @@ def beside(model: LatentDiffusion, request: Request) -> tuple[Tensor, Tensor]:
 def test_sampling_shows_what_training_showed(model: LatentDiffusion, level: int) -> None:
     picture = photo(16, 12)
     concat, told = beside(model, asked(picture, noise_level=level, batch_size=2))
-    assert concat.shape == (2, 12, 6, 8)
+    assert concat.shape == (2, 16, 6, 8)
     assert told.tolist() == [level, level]
     schedule = model.denoiser.schedule
-    trained = LowCondition(schedule, fold=2, levels=30)
+    trained = EnlargedCondition(model.autoencoder, model.space, schedule, scale=4, levels=30)
     sigma = float(schedule.sigma(torch.tensor(level, dtype=torch.float64)))
     for row, seed in enumerate((1, 2)):
         low = noised(pixels(picture), Noise([seed]).normal((3, 12, 16)), sigma)
         expected = trained({"low": low}, None).concat
         assert expected is not None
-        assert torch.allclose(concat[row : row + 1], expected, atol=1e-6)
+        assert torch.allclose(concat[row : row + 1], expected, atol=1e-4)
 
 
-def test_training_tells_how_noisy_the_picture_is(model: LatentDiffusion) -> None:
-    low = torch.zeros(600, 3, 4, 4)
+def test_training_tells_how_noisy_the_picture_is(model: LatentDiffusion, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seen before it is encoded: enlarged once, the noise itself."""
+    shown: list[Tensor] = []
     schedule = model.denoiser.schedule
-    cond = LowCondition(schedule, fold=2, levels=30)({"low": low}, generator(0, "test"))
-    assert cond.concat is not None
+    trained = EnlargedCondition(model.autoencoder, model.space, schedule, scale=1, levels=30)
+    monkeypatch.setattr(trained, "_shown", lambda low: shown.append(low) or low)
+    cond = trained({"low": torch.zeros(600, 3, 4, 4)}, generator(0, "test"))
     assert cond.vector is not None
     assert sorted(set(cond.vector.tolist())) == list(range(30))
     sigma = schedule.sigma(cond.vector.double())
     expected = sigma / (1 + sigma**2).sqrt()
-    found = cond.concat.double().flatten(1).std(dim=1)
+    found = shown[0].double().flatten(1).std(dim=1)
     assert (found / expected).mean() == pytest.approx(1, abs=0.02)
     assert torch.corrcoef(torch.stack((found, expected)))[0, 1] > 0.9
+
+
+def test_in_tiles_the_picture_is_shown_as_at_once(model: LatentDiffusion) -> None:
+    """But for what an encoder sees beyond a tile's edge."""
+    smooth = Image.fromarray(np.linspace(0, 255, 32 * 32 * 3).reshape(32, 32, 3).astype(np.uint8))
+    whole, tiled = (beside(model, asked(smooth, tile=tile, noise_level=0))[0] for tile in (None, 16))
+    assert whole.shape == tiled.shape == (1, 16, 16, 16)
+    assert 0 < (whole - tiled).abs().mean() < 0.1 * whole.std()
 
 
 @pytest.mark.parametrize(
@@ -147,8 +157,8 @@ def test_bad_requests_are_refused_before_any_work(model: LatentDiffusion, monkey
     for settings, message in (
         ({"scale": 5}, "scale 5: small enlarges 4 times; use that or less, or go twice"),
         ({"noise_level": 30}, "noise_level 30: small was taught 0 to 29; use one of them"),
-        ({"tile": 17}, "tile 17: expected a multiple of 2, the pixels that share a cell"),
-        ({"tile": 16, "overlap": 3}, "overlap 3: expected a multiple of 2"),
+        ({"tile": 17}, "tile 17 is not a multiple of 2; use 16 or 18"),
+        ({"tile": 16, "overlap": 3}, "overlap 3 is not a multiple of 2; use 2 or 4"),
         ({"tile": 16, "tiling": True}, "tile 16: with tiling each would be made to meet itself"),
     ):
         with pytest.raises(ValueError, match=message):

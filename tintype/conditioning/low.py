@@ -9,6 +9,6 @@ def noised(low: Tensor, noise: Tensor, sigma: float | Tensor) -> Tensor:
     return (low + sigma * noise) / (1 + sigma**2) ** 0.5
 
 
-def folded(low: Tensor, fold: int) -> Tensor:
-    """low: B 3 H W -> B 3*fold² H/fold W/fold: pixels that share a cell of the latent, as its channels."""
-    return F.pixel_unshuffle(low, fold)
+def enlarged(low: Tensor, scale: int) -> Tensor:
+    """low: B 3 H W -> B 3 H*scale W*scale, by bicubic weights."""
+    return F.interpolate(low, scale_factor=scale, mode="bicubic")

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -33,9 +32,9 @@ AnyConditioner = (
 
 
 # mask: 1 where the picture is drawn anew, signed from -1 to 1; masked: the latent of the picture, gray (or black) under
-# the mask; picture: that of a whole picture, raw; depth: from -1 (far) to 1; low: a small picture, whose pixels are
-# those of the latent or several of them its cell's channels
-Further = Literal["mask", "signed_mask", "masked", "masked_black", "picture", "depth", "low"]
+# the mask; picture: that of a whole picture, raw; depth: from -1 (far) to 1; low: a small picture of the latent's size;
+# enlarged: the latent of one that bicubic weights made as large as what is drawn
+Further = Literal["mask", "signed_mask", "masked", "masked_black", "picture", "depth", "low", "enlarged"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,7 +43,8 @@ class FamilyConfig:
     not say; without `scheduler` the sampler's own spacing. `conventions`: what our samplers' names mean here;
     `spacing`, `levels`: of the released scheduler's settings, the spacing of training steps and that of noise levels,
     for samplers asked for by name. `further`: what the U-Net's channels beside the latent are, in their order;
-    `labels`: the names of the classes, where they have any."""
+    `labels`: the names of the classes, where they have any; `scale`: how many times larger an upscaler draws that is
+    shown the picture enlarged."""
 
     name: str
     unet: UNetConfig
@@ -63,6 +63,7 @@ class FamilyConfig:
     levels: str | None = added(None)
     further: tuple[Further, ...] = added(())
     labels: tuple[str, ...] = added(())
+    scale: int | None = added(None)
 
     def __post_init__(self) -> None:
         channels = self.autoencoder.latent_channels
@@ -70,20 +71,25 @@ class FamilyConfig:
             if len(entries) not in (1, channels):
                 raise ValueError(f"space.{name} has {len(entries)} entries; expected 1 or {channels}, one per channel")
 
-    @property
-    def fold(self) -> int:
-        """Pixels of a small picture beside the noise, along a side, that share a cell of the latent."""
-        return math.isqrt((self.unet.in_channels - self.autoencoder.latent_channels) // 3) if self.enlarges else 1
+        if self.scale is not None and (self.scale < 2 or self.autoencoder.factor % self.scale):
+            raise ValueError(
+                f"scale {self.scale}: expected 2 or more, a divisor of {self.autoencoder.factor} pixels a cell"
+            )
 
     @property
     def enlarges(self) -> bool:
         """Whether it is an upscaler: a small picture alone is beside its noise."""
-        return self.further == ("low",)
+        return self.further in (("low",), ("enlarged",))
 
     @property
     def enlargement(self) -> int:
-        """How many times larger what an upscaler draws is than the small picture beside the noise."""
-        return self.autoencoder.factor // self.fold
+        """How many times larger what an upscaler draws is than the small picture."""
+        return self.scale or self.autoencoder.factor
+
+    @property
+    def covered(self) -> int:
+        """Pixels of the small picture, along a side, that a cell of an upscaler's latent covers."""
+        return self.autoencoder.factor // self.enlargement
 
 
 def suited(config: FamilyConfig) -> FamilyConfig:

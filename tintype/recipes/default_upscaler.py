@@ -1,4 +1,4 @@
-"""The embedded upscaler: pictures to four times their size, by latent diffusion beside the small picture.
+"""An upscaler: pictures to four times their size, by latent diffusion beside the latent of the small picture enlarged.
 
     tintype train default_upscaler --out runs/upscaler --set start=default
 
@@ -33,7 +33,7 @@ from tintype.families.base import FamilyConfig, LatentDiffusion, assemble
 from tintype.generation import generate
 from tintype.models.unet import UNet, UNetConfig
 from tintype.objectives.denoising import DenoisingObjective
-from tintype.objectives.enlarging import LowCondition
+from tintype.objectives.enlarging import EnlargedCondition
 from tintype.recipes.base import Recipe, Run, digest, load_average
 from tintype.recipes.default_text2img import SCHEDULER
 from tintype.recipes.sheets import SHOWN, sheet
@@ -105,7 +105,15 @@ class DefaultUpscaler(Recipe):
         return Run(
             objective=DenoisingObjective(
                 unet,
-                [LowCondition(schedule, fold=family.fold, levels=self.unet.num_classes or 1)],
+                [
+                    EnlargedCondition(
+                        start.autoencoder,
+                        start.space,
+                        schedule,
+                        scale=self.scale,
+                        levels=self.unet.num_classes or 1,
+                    )
+                ],
                 schedule=schedule,
                 scaling=SCALINGS[self.prediction],
                 space=start.space,
@@ -122,13 +130,10 @@ class DefaultUpscaler(Recipe):
     def _family(self, start: LatentDiffusion) -> FamilyConfig:
         """What is published beside the weights."""
         first_stage = start.config.autoencoder
-        cells = first_stage.factor // self.scale
-        expected = first_stage.latent_channels + 3 * cells**2
-        if cells * self.scale != first_stage.factor or self.unet.in_channels != expected:
+        if self.unet.in_channels != 2 * first_stage.latent_channels:
             raise ValueError(
-                f"scale {self.scale}, unet.in_channels {self.unet.in_channels}: a first stage of factor "
-                f"{first_stage.factor} and {first_stage.latent_channels} channels takes a scale that divides the "
-                f"factor, and here {expected} channels"
+                f"unet.in_channels {self.unet.in_channels}: expected {2 * first_stage.latent_channels}, the first "
+                "stage's for the picture and for the small one enlarged"
             )
         return FamilyConfig(
             name="tintype-upscaler",
@@ -142,7 +147,8 @@ class DefaultUpscaler(Recipe):
             steps=self.steps,
             cfg_scale=1.0,
             scheduler=SCHEDULER,
-            further=("low",),
+            further=("enlarged",),
+            scale=self.scale,
         )
 
 
@@ -161,7 +167,7 @@ def default_upscaler() -> DefaultUpscaler:
         scenes=SceneConfig(objects=(0.25, 0.25, 0.25, 0.25), seed=1),
         sizes=(64, 128, 256),
         unet=UNetConfig(
-            in_channels=28,
+            in_channels=32,
             out_channels=16,
             width=56,
             mult=(1, 2),

@@ -1,13 +1,16 @@
-"""The channels that some U-Nets take beside the noise: mask and masked picture, where all is new as well."""
+"""The channels that some U-Nets take beside the noise: mask and masked picture, where all is new as well; a small
+picture."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tintype.conditioning.low import enlarged
 from tintype.families.base import LatentDiffusion
 from tintype.tasks.pictures import encoded, in_rows
 from tintype.tasks.request import Request
 from tintype.tasks.steering import Steering
+from tintype.tasks.windows import tiling_of
 
 
 def has_mask(model: LatentDiffusion) -> bool:
@@ -49,3 +52,15 @@ def all_new(model: LatentDiffusion, request: Request, steering: Steering, rows: 
     assert request.width is not None
     size = (request.height, request.width)
     return steering.beside(in_rows(shown(model, torch.zeros(1, 3, *size), torch.ones(1, 1, *size)), rows))
+
+
+def small(model: LatentDiffusion, request: Request, low: Tensor) -> Tensor:
+    """What stands beside the noise: the small picture, or the latent of it enlarged, made in tiles where all is."""
+    if model.config.further == ("low",):
+        return low
+    factor, tiling = model.config.autoencoder.factor, tiling_of(model, request)
+    large = enlarged(low, model.config.enlargement)
+    if tiling is None:
+        return encoded(model, large)
+    cells = F.pixel_unshuffle(large, factor)  # so that a tile of the latent has its pixels with it
+    return tiling.blended(cells, lambda tile: encoded(model, F.pixel_shuffle(tile, factor)))

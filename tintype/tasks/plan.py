@@ -18,7 +18,7 @@ from tintype.diffusion.guidance import Guidance
 from tintype.diffusion.names import A1111_XL, canonical, preset, spacing
 from tintype.diffusion.preset import Preset
 from tintype.diffusion.samplers import SAMPLERS, paces_itself, takes
-from tintype.diffusion.tiles import Tiled, Tiling
+from tintype.diffusion.tiles import Tiled
 from tintype.families.base import Further, LatentDiffusion
 from tintype.models.unet import UNet
 from tintype.tasks.further import all_new
@@ -26,7 +26,7 @@ from tintype.tasks.request import Request
 from tintype.tasks.sides import check_multiple
 from tintype.tasks.steering import Stage, Steering, check, steer
 from tintype.tasks.tiling import multiple
-from tintype.tasks.windows import in_windows, seen, with_stride
+from tintype.tasks.windows import in_windows, seen, tiling_of, with_stride
 
 log = logging.getLogger(__name__)
 
@@ -130,14 +130,6 @@ def denoiser_of(model: LatentDiffusion, request: Request) -> Denoiser:
     return dataclasses.replace(model.denoiser, network=network)
 
 
-def tiling_of(model: LatentDiffusion, request: Request) -> Tiling | None:
-    """Of a resolved request, in cells of the latent."""
-    if request.tile is None:
-        return None
-    assert request.overlap is not None
-    return Tiling(request.tile // model.config.fold, request.overlap // model.config.fold)
-
-
 def around(model: LatentDiffusion, request: Request) -> Request:
     """The resolved request as guidance around the network hears it: one that guides itself gets no second pass."""
     return dataclasses.replace(request, cfg_scale=1.0) if _guides_itself(model) else request
@@ -202,9 +194,8 @@ def prompted(
 def refuse_unless_shown(model: LatentDiffusion, request: Request, what: Further, example: str) -> None:
     """Raises `ValueError` for a model that is not shown this beside the noise."""
     if model.config.further != (what,):
-        shown = "low-resolution picture" if what == "low" else what
         raise ValueError(
-            f"{model.config.name} is not shown a {shown} beside the noise; {request.task} expects a model that is: "
+            f"{model.config.name} is not shown a {what} beside the noise; {request.task} expects a model that is: "
             f"{example}"
         )
 

@@ -8,10 +8,11 @@ import torch.nn.functional as F
 from PIL import Image
 
 from tintype.common.rng import Noise
-from tintype.conditioning.low import folded, noised
+from tintype.conditioning.low import noised
 from tintype.families.base import LatentDiffusion
+from tintype.tasks.further import small
 from tintype.tasks.pictures import in_rows, pixels, read
-from tintype.tasks.plan import Plan, from_noise, prompted, refuse_unless_shown
+from tintype.tasks.plan import Plan, from_noise, prompted
 from tintype.tasks.request import LARGEST_SIDE, Request
 from tintype.tasks.room import refuse_without_room
 from tintype.tasks.task import Task
@@ -21,9 +22,9 @@ NOISE_LEVEL = 20
 
 
 def prepare(model: LatentDiffusion, request: Request) -> Request:
-    refuse_unless_shown(model, request, "low", "an upscaler")
-    sized = _sized(model, with_overlap(_steered(model, request), model.config.fold))
-    return refuse_without_room(model, sized)
+    if not model.config.enlarges:
+        raise ValueError(f"{model.config.name} is shown no small picture beside the noise; expected an upscaler")
+    return refuse_without_room(model, _sized(model, with_overlap(_steered(model, request), model.config.covered)))
 
 
 def _steered(model: LatentDiffusion, request: Request) -> Request:
@@ -47,7 +48,7 @@ def _steered(model: LatentDiffusion, request: Request) -> Request:
 
 def _sized(model: LatentDiffusion, request: Request) -> Request:
     """Drawn at the model's own enlargement, of whole cells."""
-    picture, own, fold = read(request, "image"), model.config.enlargement, model.config.fold
+    picture, own, covered = read(request, "image"), model.config.enlargement, model.config.covered
     scale = own if request.scale is None else request.scale
     if scale > own:
         raise ValueError(f"scale {scale}: {model.config.name} enlarges {own} times; use that or less, or go twice")
@@ -56,23 +57,23 @@ def _sized(model: LatentDiffusion, request: Request) -> Request:
         raise ValueError(f"image: got {got} pixels, to be {own} times larger; expected {most} a side at most")
     size = {"width": picture.width, "height": picture.height}
     for side, length in size.items():
-        if getattr(request, side) not in (None, length * scale, -(-length // fold) * fold * own):
+        if getattr(request, side) not in (None, length * scale, -(-length // covered) * covered * own):
             raise ValueError(f"{side} {getattr(request, side)}: the picture becomes {length * scale}; leave it out")
-    drawn = {side: -(-length // fold) * fold * own for side, length in size.items()}
+    drawn = {side: -(-length // covered) * covered * own for side, length in size.items()}
     return dataclasses.replace(request, **drawn, scale=scale)
 
 
 def plan(model: LatentDiffusion, request: Request, noise: Noise) -> Plan:
     """Noise is drawn for the whole, so that tiles agree. A model that is told a level of noise is shown the picture
     with noise of that level of its schedule (Ho et al. 2021: conditioning augmentation)."""
-    rows, fold = len(noise.seeds), model.config.fold
+    rows, covered = len(noise.seeds), model.config.covered
     low, told = pixels(read(request, "image")).to(model.device), None
-    low = in_rows(F.pad(low, (0, -low.shape[-1] % fold, 0, -low.shape[-2] % fold), mode="replicate"), rows)
+    low = in_rows(F.pad(low, (0, -low.shape[-1] % covered, 0, -low.shape[-2] % covered), mode="replicate"), rows)
     if request.noise_level is not None:
         sigma = float(model.denoiser.schedule.sigma(torch.tensor(request.noise_level, dtype=torch.float64)))
         low = noised(low, noise.normal(low.shape[1:]), sigma)
         told = torch.full((rows,), request.noise_level, device=model.device)
-    return from_noise(model, request, noise, prompted(model, request, noise).beside(folded(low, fold), told))
+    return from_noise(model, request, noise, prompted(model, request, noise).beside(small(model, request, low), told))
 
 
 def finish(model: LatentDiffusion, request: Request, drawn: Sequence[Image.Image]) -> list[Image.Image]:

@@ -4,7 +4,9 @@ import dataclasses
 from collections.abc import Callable
 
 from tintype.diffusion.denoiser import Denoise
+from tintype.diffusion.tiles import Tiling
 from tintype.diffusion.windows import windowed
+from tintype.families.base import LatentDiffusion
 from tintype.tasks.request import Request
 from tintype.tasks.sides import check_multiple
 
@@ -29,22 +31,29 @@ def with_stride(request: Request, factor: int) -> Request:
     return dataclasses.replace(request, window_stride=stride)
 
 
-def with_overlap(request: Request, fold: int) -> Request:
-    """With the overlap of its tiles, in whole cells, of `fold` pixels of the small picture a side. Raises `ValueError`
-    for tiles that overlap more than by half, or that would each be tiled by itself."""
+def with_overlap(request: Request, covered: int) -> Request:
+    """With the overlap of its tiles, in whole cells of `covered` pixels a side. Raises `ValueError` for tiles that
+    overlap more than by half, or that would each be tiled by itself."""
     if request.tile is None:
         if request.overlap is not None:
             raise ValueError(f"overlap {request.overlap}: without tile there is none; give tile, or leave it out")
         return request
     if request.tiling:
         raise ValueError(f"tile {request.tile}: with tiling each would be made to meet itself; leave out one of them")
-    overlap = request.tile // 4 // fold * fold if request.overlap is None else request.overlap
+    overlap = request.tile // 4 // covered * covered if request.overlap is None else request.overlap
     if 2 * overlap > request.tile:
         raise ValueError(f"overlap {overlap}: expected at most half of tile {request.tile}: {request.tile // 2}")
     for name, count in (("tile", request.tile), ("overlap", overlap)):
-        if count % fold:
-            raise ValueError(f"{name} {count}: expected a multiple of {fold}, the pixels that share a cell")
+        check_multiple(name, count, covered)
     return dataclasses.replace(request, overlap=overlap)
+
+
+def tiling_of(model: LatentDiffusion, request: Request) -> Tiling | None:
+    """Of a resolved request, in cells of the latent."""
+    if request.tile is None:
+        return None
+    assert request.overlap is not None
+    return Tiling(request.tile // model.config.covered, request.overlap // model.config.covered)
 
 
 def seen(request: Request) -> Request:
