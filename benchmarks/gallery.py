@@ -58,13 +58,6 @@ GALLERY = (
     Shown("class", 'class2img "panda" --seed 3 -o panda.png', (), "panda.png"),
     Shown("unconditional", "sample --seed 4 -o sample.png", (), "sample.png"),
     Shown(
-        "two passes (hires)",
-        'txt2img "a panda to the right of a red apple on a mint background" --hires-scale 2 --hires-strength 0.4 '
-        "--seed 7 -o hires.png",
-        (),
-        "hires.png",
-    ),
-    Shown(
         "variations",
         'sheet "a frog on a pink background" --seed 7 --variation-seed 3 --x variation_strength=0,0.4,0.8 -o near.png',
         (),

@@ -92,6 +92,7 @@ def test_frames_between_prompts_are_panoramas_as_well(model: LatentDiffusion) ->
         ([APPLE, FROG], [7], 1, {}, "frames 1: expected 2"),
         ([APPLE, FROG], [7], 10**6, {}, "frames 1000000"),
         ([APPLE, FROG], [-1], 4, {}, "seeds -1: expected"),
+        ([APPLE, APPLE], [7], 4, {}, "nothing to travel between: got one prompt and one seed"),
         ([APPLE, "[a:b:0.5]"], [7], 4, {"steps": 6}, "no \\[schedules\\] or AND"),
         ([APPLE, "a frog AND a key"], [7], 4, {}, "AND"),
         ([APPLE, FROG], [7], 4, {"batch_size": 2}, "batch_size 2"),

@@ -206,9 +206,14 @@ def test_output_that_cannot_be_written(
     assert "--output" in message
     (tmp_path / "folder.png").mkdir()
     assert "is a folder" in refused(capsys, "txt2img", PROMPT, *QUICK, "-o", str(tmp_path / "folder.png"))
-    monkeypatch.setattr("os.access", lambda *_: False)  # file modes do not stop root
+
+    def denied(**_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", denied)  # file modes do not stop root
     message = refused(capsys, "txt2img", PROMPT, *QUICK, "-o", str(tmp_path / "new.png"))
-    assert "cannot be written; expected a folder that you may write to" in message
+    assert "cannot be written (Permission denied)" in message
+    assert "expected a folder that you may write to" in message
 
 
 def test_formats_that_are_not_written_are_refused(
@@ -393,3 +398,14 @@ def test_a_model_in_the_folder_one_stands_in_has_a_name(tmp_path: Path, monkeypa
     assert main(["txt2img", PROMPT, *QUICK, "-m", ".", "-o", "../here.png"]) == DONE
     with Image.open(tmp_path / "here.png") as picture:
         assert "Model: mine" in picture.info["parameters"]
+
+
+def test_a_picture_is_not_drawn_over_the_one_it_is_made_from(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begun = tmp_path / "in.png"
+    Image.new("RGB", (64, 64), "red").save(begun)
+    before = begun.read_bytes()
+    assert main(["img2img", "a frog", "-i", str(begun), "-o", str(begun), "--steps", "2"]) == USAGE
+    assert "is the image it is made from; expected another name" in capsys.readouterr().err
+    assert begun.read_bytes() == before

@@ -330,6 +330,7 @@ def test_what_may_change_when_a_run_goes_on() -> None:
         "default_autoencoder": {"features"},
         "default_text2img": {"autoencoder", "start", "steps", "cfg_scale"},
         "default_tasks": {"autoencoder", "start", "steps", "cfg_scale"},
+        "default_upscaler": {"start", "steps"},
         "latent_diffusion": latent_diffusion,
         "stable_diffusion_1": latent_diffusion,
         "class_to_image_imagenet": latent_diffusion,
@@ -512,12 +513,13 @@ def test_a_run_begins_with_the_weights_and_the_latents_of_a_model(text2img: Path
 
 
 def test_the_embedded_model_is_a_beginning_for_the_recipe_as_it_is() -> None:
-    recipe = override(RECIPES["default_text2img"](), ["start=default"])
+    recipe, default = override(RECIPES["default_tasks"](), ["start=default"]), load("default", device="cpu")
     assert isinstance(recipe, DefaultText2Img)
-    words = taught_words(recipe.scenes)
-    clip = dataclasses.replace(recipe.text, vocabulary_size=len(word_ids(words)))
-    tower = TextConditioner(TextConfig(clip=clip, words=words, pooled=True))
-    assert recipe.begin(UNet(recipe.unet), tower, "default") == load("default", device="cpu").space
+    text = default.config.conditioner
+    assert isinstance(text, TextConfig)
+    assert text.words == taught_words(recipe.scenes)
+    assert text.clip == dataclasses.replace(recipe.text, vocabulary_size=len(word_ids(text.words)))
+    assert recipe.begin(UNet(recipe.unet), TextConditioner(text), "default") == default.space
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import logging
 import os
 import re
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -160,9 +161,23 @@ def _targets(output: str | None, request: Request, chosen: range) -> list[Path]:
     for path in paths:
         if path.is_dir():
             raise ValueError(f"--output {path} is a folder; expected a file name or a folder without .png")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise ValueError(f"--output {folder} cannot be written; expected a folder that you may write to")
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"--output {folder} cannot be written ({error.strerror}); expected a folder that you may write to"
+        ) from error
+    for name in NAMED:
+        source: str | None = getattr(request, name)
+        if source is not None and any(_same(path, source) for path in paths):
+            raise ValueError(f"--output {paths[0]} is the {name} it is made from; expected another name")
     return paths
+
+
+def _same(path: Path, source: str) -> bool:
+    """Whether a picture that a request names (a path or a data URL) is this file."""
+    return not source.startswith("data:") and path.exists() and path.samefile(source)
 
 
 def _unused(folder: Path, stem: str) -> Path:

@@ -39,7 +39,7 @@ def extended(request: Request) -> Area:
     picture = read(request, "image")
     sides = ((request.top, request.bottom), (request.left, request.right))
     if not any(map(sum, sides)):
-        raise ValueError("outpaint: nothing to add; expected pixels on a side or more, such as --left 32")
+        raise ValueError("nothing to add; expected pixels on a side or more, such as --left 32")
     pixels = np.asarray(picture)
     mask = np.pad(np.zeros(pixels.shape[:2], np.uint8), sides, constant_values=255)
     larger = np.pad(pixels, (*sides, (0, 0)), mode="symmetric")

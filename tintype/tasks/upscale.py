@@ -23,7 +23,9 @@ NOISE_LEVEL = 20
 
 def prepare(model: LatentDiffusion, request: Request) -> Request:
     if not model.config.enlarges:
-        raise ValueError(f"{model.config.name} is shown no small picture beside the noise; expected an upscaler")
+        raise ValueError(
+            f"the model {model.config.name} is shown no small picture; expected an upscaler, named by --model"
+        )
     return refuse_without_room(model, _sized(model, with_overlap(_steered(model, request), model.config.covered)))
 
 
