@@ -30,10 +30,10 @@ def travel(
     """
     if not 1 <= frames <= LARGEST_FRAMES or (frames == 1 and max(len(prompts), len(seeds)) > 1):
         raise ValueError(f"frames {frames}: expected 2 to {LARGEST_FRAMES}, from the first prompt to the last")
-    if frames > 1 and max(len(set(prompts)), len(set(seeds))) == 1:
-        raise ValueError("nothing to travel between: got one prompt and one seed; expected two of either, or more")
     if not prompts:
         raise ValueError("prompts: got none; expected one or more to travel between")
+    if frames > 1 and max(len(set(prompts)), len(set(seeds))) == 1:
+        raise ValueError("nothing to travel between: got one prompt and one seed; expected two of either, or more")
     for name, left_open in (("task", "txt2img"), ("batch_size", 1), ("variation_strength", 0.0), ("hires_scale", None)):
         if (got := getattr(request, name)) != left_open:
             raise ValueError(f"{name} {got}: travelling sets it itself or has none; leave it out")
