@@ -54,7 +54,7 @@ def test_the_first_object_is_turned_to_the_left(relation: str) -> None:
 
 
 def test_the_command_tells_what_the_model_can_do(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["eval", "tasks", "default", "--holes", "6", "--layouts", "2"]) == DONE
+    assert main(["eval", "tasks", "default", "--holes", "2", "--layouts", "2", "--classes", "2"]) == DONE
     told = capsys.readouterr().out
     assert "inpaint" in told
     assert "rendered_seam" in told

@@ -328,7 +328,12 @@ def _scenes(arguments: argparse.Namespace) -> int:
 def _tasks(arguments: argparse.Namespace) -> int:
     model = load(arguments.model, device=arguments.device)
     result = evaluate_tasks(
-        model, layouts=arguments.layouts, holes=arguments.holes, font=arguments.font, quiet=arguments.json
+        model,
+        layouts=arguments.layouts,
+        classes=arguments.classes,
+        holes=arguments.holes,
+        font=arguments.font,
+        quiet=arguments.json,
     )
     print(json.dumps(result) if arguments.json else table(result))
     return 0

@@ -54,6 +54,7 @@ def add_eval_flags(command: argparse.ArgumentParser) -> None:
     one = what.add_parser("tasks", help="whether it draws what stands in boxes, and what belongs under a mask")
     _add_model(one)
     one.add_argument("--layouts", type=int, default=500, help="held-out layouts of 1 to 4 boxes (default: 500)")
+    one.add_argument("--classes", type=int, default=256, help="of the model's, each drawn once (default: 256)")
     one.add_argument("--holes", type=int, default=200, help="held-out scenes with one object masked (default: 200)")
     one.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
 
