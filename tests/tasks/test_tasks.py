@@ -289,7 +289,7 @@ def test_what_cannot_be_is_refused_before_any_work(model: LatentDiffusion, apple
         ({"task": "sample", "cfg_scale": 3.0}, "nothing steers"),
         ({"task": "edit", "image": apple}, "is not shown a picture beside the noise; edit expects a model that is"),
         ({"task": "depth2img", "image": apple}, "is not shown a depth beside the noise; depth2img expects"),
-        ({"task": "upscale", "image": apple}, "is shown no small picture; expected an upscaler, named by --model"),
+        ({"task": "upscale", "image": apple}, "is shown no small picture; expected an upscaler, by --model"),
     ):
         request = Request(
             **(settings | ({} if settings["task"] in ("class2img", "sample", "layout2img") else {"prompt": PROMPT}))

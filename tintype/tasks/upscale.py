@@ -23,9 +23,7 @@ NOISE_LEVEL = 20
 
 def prepare(model: LatentDiffusion, request: Request) -> Request:
     if not model.config.enlarges:
-        raise ValueError(
-            f"the model {model.config.name} is shown no small picture; expected an upscaler, named by --model"
-        )
+        raise ValueError(f"the model {model.config.name} is shown no small picture; expected an upscaler, by --model")
     return refuse_without_room(model, _sized(model, with_overlap(_steered(model, request), model.config.covered)))
 
 
