@@ -24,8 +24,7 @@ def travel(
     evenly spread over it.
 
     Between two prompts each token of their conditionings goes along the arc, between two seeds the noise, as variations
-    do.
-    Where a frame is at a prompt it is the picture of it and the seed, with all that pictures carry, bit for bit.
+    do. Where a frame is at a prompt it is the picture of it and the seed, with all that pictures carry, bit for bit.
     Deterministic samplers travel smoothly. Raises `ValueError` at the call, before any work.
     """
     if not 1 <= frames <= LARGEST_FRAMES or (frames == 1 and max(len(prompts), len(seeds)) > 1):

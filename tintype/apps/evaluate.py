@@ -44,6 +44,7 @@ from tintype.evaluation.scene_tasks import evaluate_tasks
 from tintype.evaluation.scenes import evaluate_scenes, table
 from tintype.evaluation.streaming import Walk
 from tintype.evaluation.upscaling import evaluate_upscaling
+from tintype.families.base import LatentDiffusion
 from tintype.tasks.request import LARGEST_BATCH
 
 log = logging.getLogger(__name__)
@@ -65,7 +66,9 @@ class Outcome:
 
 def evaluate(arguments: argparse.Namespace) -> int:
     if arguments.measure in SCENES:
-        return SCENES[arguments.measure](arguments)
+        found = SCENES[arguments.measure](load(arguments.model, device=arguments.device), arguments)
+        print(json.dumps(found) if arguments.json else table(found))
+        return 0
     if not 1 <= arguments.batch_size <= LARGEST_BATCH:
         raise ValueError(f"--batch-size {arguments.batch_size}: expected 1 to {LARGEST_BATCH}")
     if arguments.size is not None and arguments.size < 1:
@@ -310,9 +313,8 @@ MEASURES: dict[str, Callable[[argparse.Namespace, Path, Progress], Outcome]] = {
 }
 
 
-def _scenes(arguments: argparse.Namespace) -> int:
-    model = load(arguments.model, device=arguments.device)
-    result = evaluate_scenes(
+def _scenes(model: LatentDiffusion, arguments: argparse.Namespace) -> dict[str, object]:
+    return evaluate_scenes(
         model,
         objects=arguments.objects,
         pairs=arguments.pairs,
@@ -321,36 +323,20 @@ def _scenes(arguments: argparse.Namespace) -> int:
         judge_weights=Path(arguments.judge) if arguments.judge else None,
         quiet=arguments.json,
     )
-    print(json.dumps(result) if arguments.json else table(result))
-    return 0
 
 
-def _tasks(arguments: argparse.Namespace) -> int:
-    model = load(arguments.model, device=arguments.device)
-    result = evaluate_tasks(
-        model,
-        layouts=arguments.layouts,
-        classes=arguments.classes,
-        holes=arguments.holes,
-        font=arguments.font,
-        quiet=arguments.json,
-    )
-    print(json.dumps(result) if arguments.json else table(result))
-    return 0
+def _tasks(model: LatentDiffusion, arguments: argparse.Namespace) -> dict[str, object]:
+    counts = {"layouts": arguments.layouts, "classes": arguments.classes, "holes": arguments.holes}
+    return evaluate_tasks(model, **counts, font=arguments.font, quiet=arguments.json)
 
 
-def _upscaling(arguments: argparse.Namespace) -> int:
-    model = load(arguments.model, device=arguments.device)
-    result = evaluate_upscaling(
-        model,
-        count=arguments.count,
-        steps=arguments.steps,
-        tile=arguments.tile,
-        font=arguments.font,
-        quiet=arguments.json,
-    )
-    print(json.dumps(result) if arguments.json else table(result))
-    return 0
+def _upscaling(model: LatentDiffusion, arguments: argparse.Namespace) -> dict[str, object]:
+    asked = {"count": arguments.count, "steps": arguments.steps, "tile": arguments.tile}
+    return evaluate_upscaling(model, **asked, font=arguments.font, quiet=arguments.json)
 
 
-SCENES: dict[str, Callable[[argparse.Namespace], int]] = {"scenes": _scenes, "tasks": _tasks, "upscaling": _upscaling}
+SCENES: dict[str, Callable[[LatentDiffusion, argparse.Namespace], dict[str, object]]] = {
+    "scenes": _scenes,
+    "tasks": _tasks,
+    "upscaling": _upscaling,
+}  # what is measured of a model on scenes

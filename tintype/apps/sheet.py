@@ -67,7 +67,7 @@ def sheet(arguments: argparse.Namespace, open_model: Callable[[tuple[str, str] |
             if not _is_there(path, cell, model):
                 save(generate(model, cell)[0], path)
                 fresh += 1
-    layout = _layout(seeded, [Image.open(path).size for path in paths])
+    layout = _layout(seeded, [_opened(path).size for path in paths])
     picture = drawn(layout, map(_opened, paths))
     told = dataclasses.replace(seeded, request=referred(seeded.request))
     _save(picture, target, Told(sheet=told, model=Path(model.source).name, digest=model.digest))
@@ -120,8 +120,7 @@ def _repeated(arguments: argparse.Namespace) -> Told:
         told = from_json(Told, json.loads(text))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"--from {path}: what it says of itself is damaged: {error}") from error
-    pictures = {name: getattr(arguments, name) for name in NAMED if getattr(arguments, name) is not None}
-    given = dataclasses.replace(told.sheet.request, **{name: pictures.get(name) for name in NAMED})
+    given = dataclasses.replace(told.sheet.request, **{name: getattr(arguments, name) for name in NAMED})
     request = repeated_with(told.sheet.request, given)
     return dataclasses.replace(told, sheet=dataclasses.replace(told.sheet, request=request))
 
@@ -157,7 +156,7 @@ def _folder(target: Path) -> Path:
 
 
 def _name(cell: Request, model: LatentDiffusion) -> str:
-    told = json.dumps([to_json(cell), model.digest], sort_keys=True)
+    told = json.dumps([to_json(referred(cell)), model.digest], sort_keys=True)
     return hashlib.sha256(told.encode()).hexdigest()[:32]
 
 
