@@ -6,9 +6,11 @@ import torch
 from PIL import Image
 
 from tintype.common.rng import generator
-from tintype.data.samples import Sample
+from tintype.conditioning.low import enlarged
+from tintype.data.samples import Beside, Sample, latents_beside
 from tintype.data.scenes import SceneConfig, Scenes
-from tintype.data.windows import REDUCTIONS, Remembered, SceneWindows, low
+from tintype.data.windows import REDUCTIONS, Enlarged, SceneWindows
+from tintype.tasks.pictures import pixels
 
 
 @pytest.fixture(scope="module")
@@ -43,35 +45,34 @@ def test_windows_larger_than_scenes_are_refused(scenes: list[Scenes]) -> None:
         SceneWindows(scenes, 4, size=128, grid=8, seed=0)
 
 
-def test_pictures_are_made_once() -> None:
-    made: list[int] = []
+def test_pictures_are_made_small_in_every_way_and_large_as_an_upscaler_is_shown_them(scenes: list[Scenes]) -> None:
+    windows = SceneWindows(scenes, 8, size=64, grid=8, seed=0)
+    shown = Enlarged(windows, 4)
+    assert len(shown) == 8
+    assert np.array_equal(shown.sizes, windows.sizes)
+    for index in range(8):
+        picture, found = windows[index].picture, shown[index].picture
+        assert picture is not None
+        assert found is not None
+        assert found.shape == (64, 64, 3)
+        small = Image.fromarray(picture).resize((16, 16), REDUCTIONS[index % 4])
+        expected = enlarged(pixels(small), 4)[0].permute(1, 2, 0).add(1).mul(127.5).numpy()
+        assert np.abs(found - expected).max() <= 0.5 + 1e-3
+    picture = windows[0].picture
+    assert picture is not None
+    ways = [np.asarray(Image.fromarray(picture).resize((16, 16), how)).tobytes() for how in REDUCTIONS]
+    assert len(set(ways)) == 4
 
-    class Costly:
-        sizes = np.full((3, 2), 8, np.int32)
 
-        def __len__(self) -> int:
-            return 3
-
-        def __getitem__(self, index: int, /) -> Sample:
-            made.append(index)
-            return Sample(picture=np.full((8, 8, 3), index, np.uint8))
-
-    remembered = Remembered(Costly())
-    pictures = [remembered[index].picture for index in (2, 0, 2, 0)]
-    assert made == [2, 0]
-    assert [one is not None and int(one[0, 0, 0]) for one in pictures] == [2, 0, 2, 0]
-
-
-def test_small_pictures_are_made_in_every_way() -> None:
-    picture = np.random.default_rng(0).integers(0, 256, (16, 8, 3)).astype(np.uint8)
-    found = low(4)([Sample(picture=picture)] * 64, generator(0, "test"))["low"]
-    assert found.shape == (64, 3, 4, 2)
-    expected = torch.stack(
-        [
-            torch.from_numpy(np.asarray(Image.fromarray(picture).resize((2, 4), how)).copy()).permute(2, 0, 1)
-            for how in REDUCTIONS
-        ]
-    )
-    near = (found[:, None] - (expected / 127.5 - 1)).abs().flatten(2).amax(dim=2) < 1e-6  # 64 ways
-    assert near.any(dim=1).all()
-    assert near.any(dim=0).all()
+def test_latents_stand_beside_each_other() -> None:
+    whole, other = ([Sample(mean=torch.full((2, 1, 1), float(sign * index))) for index in range(3)] for sign in (1, -1))
+    pairs = Beside(whole, other)
+    assert len(pairs) == 3
+    found = latents_beside([pairs[2], pairs[1]], generator(0, "test"))["beside"]
+    assert found[:, 0, 0, 0].tolist() == [-2, -1]
+    assert pairs[2].mean is not None
+    assert float(pairs[2].mean.mean()) == 2
+    with pytest.raises(ValueError, match="3 stored samples and 2 beside them"):
+        Beside(whole, other[:2])
+    with pytest.raises(ValueError, match="a sample without a latent beside it"):
+        latents_beside(whole, generator(0, "test"))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tintype.diffusion.denoiser import Conditioning, Denoiser, repeated, stacked
-from tintype.diffusion.scaling import SCALINGS, Prediction
+from tintype.diffusion.scaling import SCALINGS, Prediction, of_std
 from tintype.diffusion.schedule import DDPM, EDM, DDPMConfig, EDMConfig, Flow, FlowConfig, Schedule
 
 SCHEDULES: list[Schedule] = [DDPM(DDPMConfig()), EDM(EDMConfig()), Flow(FlowConfig())]
@@ -169,3 +169,40 @@ def test_repeated_makes_rows_of_one() -> None:
     assert cond.vector is None
     assert cond.context.shape == (4, 2, 3)
     assert torch.equal(cond.context[3], torch.arange(6.0).view(2, 3))
+
+
+class Knowing:
+    """Answers what it was told to."""
+
+    def __init__(self) -> None:
+        self.answer = torch.zeros(())
+        self.inputs: list[Tensor] = []
+
+    def __call__(self, x: Tensor, t: Tensor, context: Tensor | None, vector: Tensor | None) -> Tensor:
+        self.inputs.append(x)
+        return self.answer
+
+
+@pytest.mark.parametrize("name", SCALINGS)
+def test_answers_relative_to_the_latent_beside_the_noise(name: Prediction) -> None:
+    """Solved by hand for what the network is to be given and to say, and then made to say it."""
+    draws = torch.Generator().manual_seed(3)
+    beside = 2 * torch.randn(3, 4, 5, 5, generator=draws)
+    difference, noise = (std * torch.randn(3, 4, 5, 5, generator=draws) for std in (0.2, 1.0))
+    knowing, scaling = Knowing(), of_std(SCALINGS[name], 0.2)
+    denoiser = Denoiser(knowing, DDPM(DDPMConfig()), scaling, relative=True)
+    cond, sigma = Conditioning(concat=beside), 0.3
+    levels = torch.full((3,), sigma, dtype=torch.float64)
+    knowing.answer = denoiser.target(beside + difference, noise, levels, cond)
+    skip, out, into = (float(one) for one in scaling(levels[0]))
+    expected = ((1 - skip) * difference - skip * sigma * noise) / out
+    torch.testing.assert_close(knowing.answer, expected, rtol=1e-4, atol=1e-5)
+
+    x = beside + difference + sigma * noise
+    for found in (denoiser(x, sigma, cond), denoiser.bind(cond)(x, sigma)):
+        torch.testing.assert_close(found, beside + difference, rtol=1e-5, atol=1e-5)
+    for given in knowing.inputs:
+        torch.testing.assert_close(given[:, :4], into * (difference + sigma * noise), rtol=1e-4, atol=1e-4)
+        assert torch.equal(given[:, 4:], beside)
+    with pytest.raises(ValueError, match="no latent beside the noise; expected one"):
+        denoiser(x, sigma, Conditioning())

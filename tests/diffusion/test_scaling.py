@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from tintype.diffusion.denoiser import Conditioning, Denoiser
-from tintype.diffusion.scaling import SCALINGS, SIGMA_DATA, Prediction
+from tintype.diffusion.scaling import SCALINGS, SIGMA_DATA, Prediction, of_std
 from tintype.diffusion.schedule import DDPM, DDPMConfig
 
 SIGMAS = (0.002, 0.03, 0.5, 1.0, 14.6, 80.0, 4500.0)
@@ -99,6 +99,15 @@ def test_inputs_and_targets_of_unit_variance(name: Prediction, std: float, sigma
     skip, out, into = (float(one) for one in SCALINGS[name](torch.tensor(sigma, dtype=torch.float64)))
     assert into**2 * (std**2 + sigma**2) == pytest.approx(1, rel=1e-9)
     assert ((1 - skip) ** 2 * std**2 + skip**2 * sigma**2) / out**2 == pytest.approx(1, rel=1e-6)
+
+
+@pytest.mark.parametrize("sigma", SIGMAS)
+def test_edm_is_v_of_data_of_its_std(sigma: float) -> None:
+    """But for the sign of the network (Karras et al. 2022, table 1)."""
+    level = torch.tensor(sigma, dtype=torch.float64)
+    skip, out, into = of_std(SCALINGS["v"], SIGMA_DATA)(level)
+    expected = SCALINGS["edm"](level)
+    torch.testing.assert_close(torch.stack((skip, -out, into)), torch.stack(expected), rtol=1e-9, atol=0)
 
 
 @pytest.mark.parametrize("name", SCALINGS)

@@ -25,7 +25,8 @@ from tintype.data.scenes import Scenes
 class Sample:
     """One picture and what is known of it; a slot is None (or empty) where the data set has no such thing.
 
-    picture: H W 3 uint8; mask: H W uint8, a class or 0/1 at each pixel; mean, logvar: C h w, of the raw latent.
+    picture: H W 3 uint8; mask: H W uint8, a class or 0/1 at each pixel; mean, logvar: C h w, of the raw latent;
+    beside: C h w, the raw latent of a picture that steers this one.
     other_captions: further sentences that say what the picture shows, where it has several; framing: the size it came
     in and what of it was cut off; name: what its source calls it, where that is kept.
     """
@@ -37,6 +38,7 @@ class Sample:
     mask: NDArray[np.uint8] | None = None
     mean: Tensor | None = None
     logvar: Tensor | None = None
+    beside: Tensor | None = None
     other_captions: tuple[str, ...] = ()
     framing: Framing | None = None
     name: str | None = None
@@ -174,6 +176,22 @@ class WithPictures:
         return dataclasses.replace(self.stored[index], picture=self.shown[index].picture)
 
 
+class Beside:
+    """Stored samples, and the latents of others, one by one, as what steers them."""
+
+    def __init__(self, stored: Samples, beside: Samples) -> None:
+        if len(stored) != len(beside):
+            raise ValueError(f"{len(stored)} stored samples and {len(beside)} beside them; expected as many")
+        self.stored = stored
+        self.beside = beside
+
+    def __len__(self) -> int:
+        return len(self.stored)
+
+    def __getitem__(self, index: int, /) -> Sample:
+        return dataclasses.replace(self.stored[index], beside=self.beside[index].mean)
+
+
 # Columns
 
 
@@ -250,3 +268,11 @@ def latents(samples: Sequence[Sample], noise: torch.Generator) -> dict[str, Tens
     if not len(means) == len(logvars) == len(samples):
         raise ValueError("a sample without a latent; expected one in each: make them with `tintype latents`")
     return {"mean": torch.stack(means).float(), "std": (0.5 * torch.stack(logvars).float()).exp()}
+
+
+def latents_beside(samples: Sequence[Sample], noise: torch.Generator) -> dict[str, Tensor]:
+    """{"beside": B C h w float32}: the raw latents that steer."""
+    found = [sample.beside for sample in samples if sample.beside is not None]
+    if len(found) != len(samples):
+        raise ValueError("a sample without a latent beside it; expected one in each")
+    return {"beside": torch.stack(found).float()}

@@ -7,7 +7,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from tintype.data.samples import Column, Sample
+from tintype.conditioning.low import enlarged
+from tintype.data.samples import Sample
 from tintype.data.scenes import Scenes
 from tintype.data.views import Sized, Sizes
 
@@ -55,12 +56,13 @@ class SceneWindows:
         return Sample(picture=picture[top : top + self.size, left : left + self.size])
 
 
-class Remembered:
-    """Pictures of samples that are costly to make, each made once."""
+class Enlarged:
+    """The same pictures from a part of their size: made smaller, each in one of several ways, and larger again as an
+    upscaler's small picture is (`enlarged`)."""
 
-    def __init__(self, samples: Sized) -> None:
+    def __init__(self, samples: Sized, factor: int) -> None:
         self.samples = samples
-        self._made: dict[int, NDArray[np.uint8]] = {}
+        self.factor = factor
 
     @property
     def sizes(self) -> Sizes:
@@ -70,28 +72,15 @@ class Remembered:
         return len(self.samples)
 
     def __getitem__(self, index: int, /) -> Sample:
-        if index not in self._made:
-            picture = self.samples[index].picture
-            assert picture is not None
-            self._made[index] = picture.copy()  # not a view of a larger one
-        return Sample(picture=self._made[index])
+        picture = self.samples[index].picture
+        assert picture is not None
+        small = reduced(picture, self.factor, REDUCTIONS[index % len(REDUCTIONS)])
+        large = enlarged(torch.from_numpy(small).permute(2, 0, 1)[None].float() / 127.5 - 1, self.factor)
+        levels = ((large[0] + 1) * 127.5).round().to(torch.uint8)
+        return Sample(picture=levels.permute(1, 2, 0).numpy())
 
 
 def reduced(picture: NDArray[np.uint8], factor: int, how: Image.Resampling) -> NDArray[np.uint8]:
     """picture: H W 3 at a part of its size; sides are multiples of the factor."""
     height, width = picture.shape[:2]
-    return np.asarray(Image.fromarray(picture).resize((width // factor, height // factor), how))
-
-
-def low(factor: int) -> Column:
-    """{"low": B 3 h w in [-1, 1]}: pictures made so many times smaller, in one of several ways."""
-
-    def column(samples: Sequence[Sample], noise: torch.Generator) -> dict[str, torch.Tensor]:
-        ways = torch.randint(len(REDUCTIONS), (len(samples),), generator=noise).tolist()
-        small: list[NDArray[np.uint8]] = []
-        for sample, way in zip(samples, ways, strict=True):
-            assert sample.picture is not None
-            small.append(reduced(sample.picture, factor, REDUCTIONS[way]))
-        return {"low": torch.from_numpy(np.stack(small)).permute(0, 3, 1, 2).float() / 127.5 - 1}
-
-    return column
+    return np.array(Image.fromarray(picture).resize((width // factor, height // factor), how))

@@ -55,6 +55,9 @@ class Conditioning:
         return Conditioning(*(None if slot is None else change(slot) for slot in slots))
 
 
+UNSTEERED = Conditioning()
+
+
 def stacked(*conds: Conditioning) -> Conditioning:
     """Conditionings of the same slots as one batch: the first's rows, then the second's, and so on.
 
@@ -76,17 +79,19 @@ def repeated(cond: Conditioning, count: int) -> Conditioning:
 class Denoiser:
     """(x, sigma, cond) -> x0: float32 outside, whatever precision the network has inside.
 
-    x: B C h w with x = x0 + sigma * noise, sigma: float or B.
+    x: B C h w with x = x0 + sigma * noise, sigma: float or B. `relative`: the network is given, and answers for, what
+    x0 differs from the latent in `cond.concat`, as in residual diffusion (Whang et al. 2022); x0 is told whole.
     """
 
     network: Network
     schedule: Schedule
     scaling: Scaling
     dtype: torch.dtype = torch.float32  # what the network computes in
+    relative: bool = False
 
     def __call__(self, x: Tensor, sigma: float | Tensor, cond: Conditioning) -> Tensor:
         skip, out, net_in, t = self._inputs(x, sigma, cond)
-        return skip * x + out * self._answer(net_in, t, cond)
+        return self._told(x, skip, out * self._answer(net_in, t, cond), cond)
 
     def bind(self, cond: Conditioning) -> Denoise:
         """The denoiser with its conditioning filled in; what depends on the prompt alone is computed here, once."""
@@ -108,7 +113,7 @@ class Denoiser:
 
         def denoise(x: Tensor, sigma: float) -> Tensor:
             skip, out, net_in, t = self._inputs(x, sigma, cond)
-            return skip * x + out * network(net_in, t).float()
+            return self._told(x, skip, out * network(net_in, t).float(), cond)
 
         return denoise
 
@@ -117,11 +122,25 @@ class Denoiser:
         _, _, net_in, t = self._inputs(x, sigma, cond)
         return self._answer(net_in, t, cond)
 
-    def target(self, x0: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
+    def target(self, x0: Tensor, noise: Tensor, sigma: Tensor, cond: Conditioning = UNSTEERED) -> Tensor:
         """What the network should answer at x0 + sigma * noise: the scaling solved for it; sigma: B."""
         skip, out, _ = self.scaling(sigma.double())
         signal, noisy = (sent(_column(one), x0.device) for one in ((1 - skip) / out, skip * sigma.double() / out))
-        return (signal * x0 - noisy * noise).float()
+        return (signal * self._difference(x0, cond) - noisy * noise).float()
+
+    def _difference(self, x: Tensor, cond: Conditioning) -> Tensor:
+        """What the network is asked about."""
+        if not self.relative:
+            return x
+        if cond.concat is None:
+            raise ValueError("no latent beside the noise; expected one, which the network's answers are relative to")
+        return x - cond.concat
+
+    def _told(self, x: Tensor, skip: Tensor, answer: Tensor, cond: Conditioning) -> Tensor:
+        """x0, from the network's scaled answer."""
+        if not self.relative or cond.concat is None:
+            return skip * x + answer
+        return cond.concat + skip * (x - cond.concat) + answer
 
     def _answer(self, net_in: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
         low = self._low(cond)
@@ -139,7 +158,7 @@ class Denoiser:
             skip, out, into, t = (sent(one, x.device) for one in (skip, out, into, t))
         else:  # written there, not copied: no sampling step waits for a device
             t = torch.full((len(x),), float(t), device=x.device)
-        net_in = into * x
+        net_in = into * self._difference(x, cond)
         if cond.concat is not None:
             net_in = torch.cat((net_in, cond.concat), dim=1)
         return skip, out, net_in.to(self.dtype), t

@@ -55,6 +55,16 @@ def edm(sigma: Tensor) -> Coefficients:
     return Coefficients(SIGMA_DATA**2 / total, sigma * SIGMA_DATA * total**-0.5, total**-0.5)
 
 
+def of_std(scaling: Scaling, std: float) -> Scaling:
+    """The same for data of this std, where `scaling` is for data of std 1: everything counted in its units."""
+
+    def scaled(sigma: Tensor) -> Coefficients:
+        skip, out, into = scaling(sigma / std)
+        return Coefficients(skip, out * std, into / std)
+
+    return scaled
+
+
 SCALINGS: dict[Prediction, Scaling] = {"eps": eps, "v": v, "x0": x0, "flow": flow, "edm": edm}
 
 

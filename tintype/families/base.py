@@ -19,7 +19,7 @@ from tintype.conditioning.towers import TextTowers, TextTowersConfig
 from tintype.diffusion.denoiser import Denoiser
 from tintype.diffusion.latent_space import LatentSpace
 from tintype.diffusion.names import Conventions
-from tintype.diffusion.scaling import SCALINGS, Prediction
+from tintype.diffusion.scaling import SCALINGS, Prediction, Scaling, of_std
 from tintype.diffusion.schedule import DDPMConfig, EDMConfig, FlowConfig, make_schedule
 from tintype.families.diffusers_names import Projection
 from tintype.models.autoencoder import Autoencoder, AutoencoderConfig
@@ -33,7 +33,7 @@ AnyConditioner = (
 
 # mask: 1 where the picture is drawn anew, signed from -1 to 1; masked: the latent of the picture, gray (or black) under
 # the mask; picture: that of a whole picture, raw; depth: from -1 (far) to 1; low: a small picture of the latent's size;
-# enlarged: the latent of one that bicubic weights made as large as what is drawn
+# enlarged: the latent of one that bicubic weights made as large as what is drawn;
 Further = Literal["mask", "signed_mask", "masked", "masked_black", "picture", "depth", "low", "enlarged"]
 
 
@@ -44,7 +44,8 @@ class FamilyConfig:
     `spacing`, `levels`: of the released scheduler's settings, the spacing of training steps and that of noise levels,
     for samplers asked for by name. `further`: what the U-Net's channels beside the latent are, in their order;
     `labels`: the names of the classes, where they have any; `scale`: how many times larger an upscaler draws that is
-    shown the picture enlarged."""
+    shown the picture enlarged; `difference`: the std of what such a one's latents differ from those it is shown, where
+    that is what the U-Net answers for."""
 
     name: str
     unet: UNetConfig
@@ -64,6 +65,7 @@ class FamilyConfig:
     further: tuple[Further, ...] = added(())
     labels: tuple[str, ...] = added(())
     scale: int | None = added(None)
+    difference: float | None = added(None)
 
     def __post_init__(self) -> None:
         channels = self.autoencoder.latent_channels
@@ -75,6 +77,17 @@ class FamilyConfig:
             raise ValueError(
                 f"scale {self.scale}: expected 2 or more, a divisor of {self.autoencoder.factor} pixels a cell"
             )
+
+        if self.difference is not None and (self.further != ("enlarged",) or not self.difference > 0):
+            raise ValueError(
+                f"difference {self.difference} from {list(self.further)}: expected more than 0, from a picture enlarged"
+            )
+
+    @property
+    def scaling(self) -> Scaling:
+        """Of the U-Net's answers."""
+        scaling = SCALINGS[self.prediction]
+        return scaling if self.difference is None else of_std(scaling, self.difference)
 
     @property
     def enlarges(self) -> bool:
@@ -207,8 +220,9 @@ def assemble(
     denoiser = Denoiser(
         network=unet,
         schedule=make_schedule(config.schedule),
-        scaling=SCALINGS[config.prediction],
+        scaling=config.scaling,
         dtype=unet.conv_in.weight.dtype,
+        relative=config.difference is not None,
     )
     return LatentDiffusion(
         config=config,

@@ -64,6 +64,7 @@ class Trained(nn.Module):
 class DenoisingObjective:
     """Batches hold "mean" and "std": B C h w of the raw latent's posterior, or with a `first_stage` "image": B 3 H W in
     [-1, 1]; and the columns of the conditions. One part, "diffusion". The first stage is used as it is, not trained.
+    `relative`: see `Denoiser`.
 
     Raises `ValueError` where eps is to be predicted from a latent without any signal.
     """
@@ -78,6 +79,7 @@ class DenoisingObjective:
         config: DenoisingConfig | None = None,
         space: LatentSpace = AS_IT_IS,
         first_stage: Autoencoder | None = None,
+        relative: bool = False,
     ) -> None:
         silent = isinstance(schedule, DDPM) and schedule.config.zero_terminal_snr and schedule.config.sigma_max is None
         if silent and scaling is eps:
@@ -86,7 +88,7 @@ class DenoisingObjective:
         self.config = config or DenoisingConfig()
         self.space = space
         self.first_stage = None if first_stage is None else first_stage.eval().requires_grad_(False)
-        self.denoiser = Denoiser(unet, schedule, scaling)
+        self.denoiser = Denoiser(unet, schedule, scaling, relative=relative)
         self.parts: Mapping[str, nn.Module] = {"diffusion": Trained(unet, self.conditions)}
 
     def loss(self, part: str, batch: Batch, noise: torch.Generator, *, step: int) -> tuple[Tensor, dict[str, Tensor]]:
@@ -128,7 +130,7 @@ class DenoisingObjective:
     ) -> Tensor:
         """Of the answer at x0 + sigma * seen (`noise`, unless told) from its target: B C h w, sigma: B."""
         noisy = x0 + sent(sigma.float(), x0.device)[:, None, None, None] * (noise if seen is None else seen)
-        difference = self.denoiser.output(noisy, sigma, cond) - self.denoiser.target(x0, noise, sigma)
+        difference = self.denoiser.output(noisy, sigma, cond) - self.denoiser.target(x0, noise, sigma, cond)
         match self.config.distance:
             case "l2":
                 return difference.square()

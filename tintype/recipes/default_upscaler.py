@@ -1,11 +1,11 @@
-"""An upscaler: pictures to four times their size, by latent diffusion beside the latent of the small picture enlarged.
+"""An upscaler: pictures to four times their size, by latent diffusion from the latent of the small picture enlarged.
 
     tintype train default_upscaler --out runs/upscaler --set start=default
 
-It learns from squares of 64 pixels of scenes of 64, 128 and 256 pixels, made four times smaller in one of several ways
-and then noisy, and is told how noisy (Ho et al. 2021: conditioning augmentation). `start` names the model whose first
-stage and latent space it works in. Publishes `runs/upscaler/model`. On a GPU: `--set train.device=cuda --set
-train.precision=bf16 --set train.batch_size=256 --set train.accumulate=1`.
+It learns from squares of 64 pixels of scenes of 64, 128 and 256 pixels, made four times smaller in one of several ways.
+Its U-Net tells the difference from that latent, on which noise was put, and is told how much. `start` names the model
+whose first stage and latent space it works in. Publishes `runs/upscaler/model`. On a GPU: `--set train.device=cuda
+--set train.precision=bf16 --set train.batch_size=256 --set train.accumulate=1`.
 """
 
 import dataclasses
@@ -20,14 +20,15 @@ from PIL import Image
 
 from tintype.checkpoints import load
 from tintype.checkpoints.model_folder import AUTOENCODER, CONFIG, save_model
-from tintype.common.config import to_json
+from tintype.common.config import Json, to_json
 from tintype.data.encoding import make_latents
 from tintype.data.latents import StoredLatents
-from tintype.data.samples import Batches, Samples, WithPictures, latents
+from tintype.data.samples import Batches, Beside, Samples, latents, latents_beside
 from tintype.data.scenes import SceneConfig, Scenes
 from tintype.data.sources import appearance
-from tintype.data.windows import Remembered, SceneWindows, low
-from tintype.diffusion.scaling import SCALINGS, Prediction
+from tintype.data.views import Sized
+from tintype.data.windows import Enlarged, SceneWindows
+from tintype.diffusion.scaling import Prediction
 from tintype.diffusion.schedule import DDPMConfig, make_schedule
 from tintype.families.base import FamilyConfig, LatentDiffusion, assemble
 from tintype.generation import generate
@@ -35,7 +36,6 @@ from tintype.models.unet import UNet, UNetConfig
 from tintype.objectives.denoising import DenoisingObjective
 from tintype.objectives.enlarging import EnlargedCondition
 from tintype.recipes.base import Recipe, Run, digest, load_average
-from tintype.recipes.default_text2img import SCHEDULER
 from tintype.recipes.sheets import SHOWN, sheet
 from tintype.tasks.pictures import data_url
 from tintype.tasks.request import Request
@@ -49,13 +49,15 @@ SEEN = 16  # pictures on a sheet
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DefaultUpscaler(Recipe):
     """`scenes`: those of the smallest size; `sizes`: of all, in pixels. `windows`: how many squares are rendered and
-    encoded, once. `scale`: how many times larger pictures become."""
+    encoded, once. `scale`: how many times larger pictures become. `difference`: how much their latents differ from
+    those of the small ones enlarged (std)."""
 
     scenes: SceneConfig
     sizes: tuple[int, ...]
     unet: UNetConfig
     schedule: DDPMConfig
     prediction: Prediction
+    difference: float
     start: str = field(default="default", metadata=MAY_CHANGE)
     windows: int = 16_384
     scale: int = 4
@@ -70,11 +72,11 @@ class DefaultUpscaler(Recipe):
         torch.manual_seed(self.train.seed)
         start = load(self.start, device=self.train.device)
         family = self._family(start)
-        windows = Remembered(self._windows(self.windows))
-        cut = {"sizes": self.sizes, "grid": GRID, "seed": self.train.seed}
-        told = json.dumps({"windows": to_json(self.scenes), **cut, **self.inputs()}, sort_keys=True)
-        make_latents(out / "latents", windows, start.autoencoder, source=told, batch_size=64, replace=True)
-        stored = StoredLatents(out / "latents", autoencoder=start.autoencoder)
+        windows = self._windows(self.windows)
+        cut: dict[str, Json] = {"sizes": list(self.sizes), "grid": GRID, "seed": self.train.seed}
+        told: dict[str, Json] = {"windows": to_json(self.scenes), **cut, **self.inputs()}
+        whole = self._stored(out / "latents", windows, start, told)
+        beside = self._stored(out / "enlarged", Enlarged(windows, self.scale), start, told | {"scale": self.scale})
         schedule, unet = make_schedule(self.schedule), UNet(self.unet)
 
         def averaged(state: TrainingState) -> LatentDiffusion:
@@ -92,12 +94,12 @@ class DefaultUpscaler(Recipe):
         def draw(state: TrainingState) -> Image.Image:
             """Rows of what the model sees, what it makes of that, and what was."""
             shown = self._windows(SEEN, first=SHOWN)
-            whole = [Image.fromarray(picture_of(shown, number)) for number in range(SEEN)]
-            small = [one.resize((one.width // self.scale, one.height // self.scale)) for one in whole]
+            wanted = [Image.fromarray(picture_of(shown, number)) for number in range(SEEN)]
+            small = [one.resize((one.width // self.scale, one.height // self.scale)) for one in wanted]
             model = averaged(state)
             made = [enlarged(model, one, seed=number) for number, one in enumerate(small)]
-            seen = [one.resize(whole[0].size, Image.Resampling.NEAREST) for one in small]
-            return sheet([*seen, *made, *whole], columns=SEEN, scale=2)
+            seen = [one.resize(wanted[0].size, Image.Resampling.NEAREST) for one in small]
+            return sheet([*seen, *made, *wanted], columns=SEEN, scale=2)
 
         def publish(state: TrainingState, out: Path) -> None:
             save_model(out / "model", averaged(state), dtype=torch.float16)
@@ -107,21 +109,25 @@ class DefaultUpscaler(Recipe):
                 unet,
                 [
                     EnlargedCondition(
-                        start.autoencoder,
                         start.space,
                         schedule,
-                        scale=self.scale,
                         levels=self.unet.num_classes or 1,
                     )
                 ],
                 schedule=schedule,
-                scaling=SCALINGS[self.prediction],
+                scaling=family.scaling,
                 space=start.space,
+                relative=True,
             ),
-            source=Batches(WithPictures(stored, windows), [latents, low(self.scale)], seed=self.train.seed),
+            source=Batches(Beside(whole, beside), [latents, latents_beside], seed=self.train.seed),
             sheet=draw,
             publish=publish,
         )
+
+    def _stored(self, folder: Path, samples: Sized, start: LatentDiffusion, told: dict[str, Json]) -> StoredLatents:
+        source = json.dumps(told, sort_keys=True)
+        make_latents(folder, samples, start.autoencoder, source=source, batch_size=64, replace=True)
+        return StoredLatents(folder, autoencoder=start.autoencoder)
 
     def _windows(self, count: int, *, first: int = 0) -> SceneWindows:
         scenes = [Scenes(dataclasses.replace(self.scenes, size=size), font=self.font) for size in self.sizes]
@@ -146,9 +152,10 @@ class DefaultUpscaler(Recipe):
             size=min(self.sizes),
             steps=self.steps,
             cfg_scale=1.0,
-            scheduler=SCHEDULER,
+            scheduler="karras",
             further=("enlarged",),
             scale=self.scale,
+            difference=self.difference,
         )
 
 
@@ -177,13 +184,14 @@ def default_upscaler() -> DefaultUpscaler:
             context_dim=None,
             num_heads=None,
             head_dim=28,
-            num_classes=300,
+            num_classes=64,
             norm_groups=8,
         ),
-        schedule=DDPMConfig(betas="cosine", sigma_max=40.0, draw_exponent=0.6),
+        schedule=DDPMConfig(betas="cosine", sigma_max=2.0, draw_exponent=2.0),
         prediction="v",
+        difference=0.2,
         train=TrainConfig(
-            steps=4000, batch_size=16, accumulate=2, learning_rate=1.2e-3, hold=0.4, ema_decay=0.998, save_every=250
+            steps=10_000, batch_size=16, accumulate=2, learning_rate=1.2e-3, hold=0.4, ema_decay=0.998, save_every=250
         ),
         sheet_every=2000,
     )

@@ -55,7 +55,8 @@ def all_new(model: LatentDiffusion, request: Request, steering: Steering, rows: 
 
 
 def small(model: LatentDiffusion, request: Request, low: Tensor) -> Tensor:
-    """What stands beside the noise: the small picture, or the latent of it enlarged, made in tiles where all is."""
+    """What stands beside the noise, as it is: the small picture, or the latent of it enlarged, made in tiles where all
+    is."""
     if model.config.further == ("low",):
         return low
     factor, tiling = model.config.autoencoder.factor, tiling_of(model, request)

@@ -40,7 +40,8 @@ def _steered(model: LatentDiffusion, request: Request) -> Request:
         if request.noise_level is not None:
             raise ValueError(f"noise_level {request.noise_level}: {name} is not told one; leave it out")
         return request
-    level = NOISE_LEVEL if request.noise_level is None else request.noise_level
+    usual = NOISE_LEVEL if model.config.further == ("low",) else 0
+    level = usual if request.noise_level is None else request.noise_level
     if level >= levels:
         raise ValueError(f"noise_level {level}: {name} was taught 0 to {levels - 1}; use one of them")
     return dataclasses.replace(request, noise_level=level)
@@ -64,16 +65,18 @@ def _sized(model: LatentDiffusion, request: Request) -> Request:
 
 
 def plan(model: LatentDiffusion, request: Request, noise: Noise) -> Plan:
-    """Noise is drawn for the whole, so that tiles agree. A model that is told a level of noise is shown the picture
-    with noise of that level of its schedule (Ho et al. 2021: conditioning augmentation)."""
+    """Noise is drawn for the whole, so that tiles agree. A model that is told a level of noise is shown the picture, or
+    its latent, with noise of that level of its schedule (Ho et al. 2021: conditioning augmentation)."""
     rows, covered = len(noise.seeds), model.config.covered
     low, told = pixels(read(request, "image")).to(model.device), None
-    low = in_rows(F.pad(low, (0, -low.shape[-1] % covered, 0, -low.shape[-2] % covered), mode="replicate"), rows)
+    low = F.pad(low, (0, -low.shape[-1] % covered, 0, -low.shape[-2] % covered), mode="replicate")
+    beside = in_rows(small(model, request, low), rows)
     if request.noise_level is not None:
         sigma = float(model.denoiser.schedule.sigma(torch.tensor(request.noise_level, dtype=torch.float64)))
-        low = noised(low, noise.normal(low.shape[1:]), sigma)
+        beside = noised(beside, noise.normal(beside.shape[1:]), sigma)
         told = torch.full((rows,), request.noise_level, device=model.device)
-    return from_noise(model, request, noise, prompted(model, request, noise).beside(small(model, request, low), told))
+    begun = from_noise(model, request, noise, prompted(model, request, noise).beside(beside, told))
+    return dataclasses.replace(begun, x=beside + begun.x) if model.denoiser.relative else begun
 
 
 def finish(model: LatentDiffusion, request: Request, drawn: Sequence[Image.Image]) -> list[Image.Image]:
