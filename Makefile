@@ -2,7 +2,7 @@
 #   make picture    a picture from a sentence, by the model inside this repository
 #   make test       lint, types, layers, tests
 # and one that shows more:
-#   make gallery    every task of the embedded model: docs/gallery.png
+#   make gallery    every task of the embedded models: docs/gallery.png
 # Each makes its own .venv. PYTHON=python3.12 chooses another interpreter.
 
 PYTHON ?= python3

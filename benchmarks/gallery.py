@@ -1,4 +1,4 @@
-"""Every task of the embedded model by its command line: docs/gallery.png, docs/gallery.md, and the seconds of each.
+"""Every task of the embedded models by its command line: docs/gallery.png, docs/gallery.md, and the seconds of each.
 
     make gallery     # or: .venv/bin/python benchmarks/gallery.py
 
@@ -57,6 +57,7 @@ GALLERY = (
     Shown("boxes", f"layout2img {BOXES} --seed 1 -o boxes.png", (), "boxes.png"),
     Shown("class", 'class2img "panda" --seed 3 -o panda.png', (), "panda.png"),
     Shown("unconditional", "sample --seed 4 -o sample.png", (), "sample.png"),
+    Shown("upscale", "upscale -i apple.png --seed 1 -o large.png", ("apple.png",), "large.png"),
     Shown(
         "variations",
         'sheet "a frog on a pink background" --seed 7 --variation-seed 3 --x variation_strength=0,0.4,0.8 -o near.png',
@@ -127,10 +128,10 @@ def main() -> int:
 def page() -> str:
     commands = "\n".join(f"tintype {one.command}" for one in GALLERY)
     return (
-        "# What the embedded model does\n\n"
+        "# What the embedded models do\n\n"
         "Made by `make gallery`, which runs these commands, one after another; `mask.png` is white where the frog "
         "comes. What a task begins with stands before an arrow.\n\n"
-        f"![every task of the embedded model](gallery.png)\n\n```sh\n{commands}\n```\n"
+        f"![every task of the embedded models](gallery.png)\n\n```sh\n{commands}\n```\n"
     )
 
 

@@ -1,6 +1,6 @@
 """Peak memory of upscaling, in fresh processes: what a tile takes, and what a picture of 4096 x 4096 takes in tiles.
 
-    python benchmarks/upscaling.py -m runs/upscaler/model
+    python benchmarks/upscaling.py            # the embedded upscaler
     python benchmarks/upscaling.py -m stable-diffusion-x4-upscaler --tile 128 --side 512
 
 Beside what one tile takes, a large picture is its latent and its pixels as floats and bytes; `whole` says, where it is
@@ -41,7 +41,7 @@ print(json.dumps({
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("-m", "--model", required=True)
+    parser.add_argument("-m", "--model", default="upscaler")
     parser.add_argument("--tile", type=int, default=64, help="pixels of the small picture (default: 64)")
     parser.add_argument("--steps", type=int, default=2, help="of sampling; memory does not depend on them (default: 2)")
     parser.add_argument("--side", type=int, default=1024, help="of the large small picture (default: 1024)")

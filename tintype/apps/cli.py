@@ -16,7 +16,7 @@ from tintype.apps.evaluate_flags import add_eval_flags
 from tintype.apps.filter_flags import add_filter_flags
 from tintype.apps.latents_flags import add_latents_flags
 from tintype.apps.prepare_flags import add_prepare_flags
-from tintype.tasks.request import LAID_OUT, TASKS, Request, takes
+from tintype.tasks.request import LAID_OUT, MODELS, TASKS, Request, takes
 
 MODEL = "an embedded model's name, a .safetensors or .ckpt file, a folder, or a hub name"
 FIRST: dict[str, str | None] = {
@@ -97,7 +97,7 @@ def add_task_flags(command: argparse.ArgumentParser, task: str) -> None:
     add_request_flags(command, task)
     if task in LAID_OUT:
         command.add_argument("--layout", metavar="FILE", help='boxes as JSON: [{"name": …, "box": [l, t, r, b]}, …]')
-    command.add_argument("-m", "--model", help=f"{MODEL} (default: default)")
+    command.add_argument("-m", "--model", help=f"{MODEL} (default: {MODELS.get(task, 'default')})")
     add_loading_flags(command)
     command.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
     command.add_argument("-o", "--output", help="a .png file, replaced if it is there, or a folder (default: outputs)")

@@ -33,7 +33,7 @@ from tintype.generation import finish, steps, unknown_words, warnings
 from tintype.tasks.boxes import read_layout
 from tintype.tasks.infotext import Provenance, provenance, save
 from tintype.tasks.pictures import repeated_with
-from tintype.tasks.request import NAMED, TASKS, UNPROMPTED, Request
+from tintype.tasks.request import MODELS, NAMED, TASKS, UNPROMPTED, Request
 from tintype.tasks.task import resolve
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ EXAMPLES = {
     "outpaint": 'tintype outpaint "a red apple" -i in.png --left 32',
     "edit": 'tintype edit "make it a watercolour" -i in.png -m instruct-pix2pix',
     "depth2img": 'tintype depth2img "a bronze statue" -i in.png --depth depth.png -m stable-diffusion-2-depth',
-    "upscale": "tintype upscale -i in.png -m stable-diffusion-x4-upscaler",
+    "upscale": "tintype upscale -i in.png",
     "class2img": 'tintype class2img "red apple"',
 }
 OTHER_FORMATS = (".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
@@ -124,7 +124,7 @@ def _read_provenance(path: Path) -> Provenance:
 
 def _model_of(arguments: argparse.Namespace, told: tuple[str, str] | None) -> tuple[str, LatentDiffusion]:
     """The model that is asked for, or the one that is told (by name and digest) to have made what is repeated."""
-    name = arguments.model or (told[0] if told else "default")
+    name = arguments.model or (told[0] if told else MODELS.get(arguments.task, "default"))
     if told is not None and arguments.model is None and name not in embedded():
         raise ValueError(f"--from: {told[0]} ({told[1]}) made the picture; name its folder with --model")
     model = _opened(arguments, name, device=arguments.device)

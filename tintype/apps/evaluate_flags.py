@@ -59,7 +59,7 @@ def add_eval_flags(command: argparse.ArgumentParser) -> None:
     one.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
 
     one = what.add_parser("upscaling", help="how near enlarged scenes are to what they were made small from")
-    _add_model(one)
+    _add_model(one, default="upscaler")
     one.add_argument("--count", type=int, default=100, help="held-out scenes of each size (default: 100)")
     one.add_argument("--steps", type=int, help="of sampling (default: the model's)")
     one.add_argument("--tile", type=int, help="work on squares of so many pixels of the small picture")
@@ -94,8 +94,8 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
 
 
-def _add_model(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", nargs="?", default="default", help="an embedded model's name or a model folder")
+def _add_model(parser: argparse.ArgumentParser, *, default: str = "default") -> None:
+    parser.add_argument("model", nargs="?", default=default, help="an embedded model's name or a model folder")
     parser.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
     parser.add_argument("--font", help="the Noto Color Emoji font, where it is not found by itself")
 

@@ -32,6 +32,7 @@ TASKS: dict[str, str] = {
     "map2img": "a picture of a map of classes",
     "sample": "a picture that nothing steers",
 }  # by the name of its file in `tasks`
+MODELS = {"upscale": "upscaler"}  # the embedded model of a task, where it is not "default"
 WITH_PICTURE = ("img2img", "inpaint", "outpaint", "edit", "depth2img", "upscale")
 MASKED = ("inpaint",)
 NAMED = ("image", "mask", "depth", "map")  # the fields that are pictures
@@ -230,7 +231,10 @@ class Request:
     )
     noise_level: int | None = dataclasses.field(
         default=None,
-        metadata=_of(("upscale",), help="noise put on the picture first: the more, the freer; 0 to 350 (default: 20)"),
+        metadata=_of(
+            ("upscale",),
+            help="noise put on the picture first: the more, the freer (default: 20 of Stable Diffusion's 350, else 0)",
+        ),
     )
     tile: int | None = dataclasses.field(
         default=None,
