@@ -61,7 +61,7 @@ class DefaultUpscaler(Recipe):
     start: str = field(default="default", metadata=MAY_CHANGE)
     windows: int = 16_384
     scale: int = 4
-    steps: int = field(default=25, metadata=MAY_CHANGE)  # of sampling
+    steps: int = field(default=8, metadata=MAY_CHANGE)  # of sampling
 
     def inputs(self) -> dict[str, str]:
         folder = Path(load(self.start, device="cpu").source)
