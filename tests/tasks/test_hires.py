@@ -142,6 +142,7 @@ def test_the_picture_says_so_once_and_is_repeated(tmp_path: Path) -> None:
         ({"hires_scale": 2.0, "sampler": "dpm_adaptive", "hires_strength": 0.2}, "expected 0.333 or more"),
         ({"hires_scale": 2.0, "hires_steps": 1000}, "1000 steps: this schedule has"),
         ({"hires_scale": None, "hires_steps": 3}, "expected a hires_scale with it"),
+        ({"hires_scale": None, "hires_strength": 0.3}, "hires_strength 0.3: there is no second pass"),
         ({"task": "sample", "prompt": "", "hires_scale": 2.0}, "hires_scale: sample does not take it"),
     ],
     ids=str,

@@ -20,10 +20,10 @@ from tintype.tasks.request import LARGEST_SIDE, Request
 def check(model: LatentDiffusion, request: Request) -> None:
     """Raises `ValueError` for a second pass that cannot be, before the first."""
     if request.hires_scale is None:
-        if request.hires_steps is not None:
-            raise ValueError(
-                f"hires_steps {request.hires_steps}: there is no second pass; expected a hires_scale with it"
-            )
+        for field in dataclasses.fields(Request):
+            value = getattr(request, field.name)
+            if field.name in ("hires_steps", "hires_strength") and value != field.default:
+                raise ValueError(f"{field.name} {value:g}: there is no second pass; expected a hires_scale with it")
         return
     factor, scale = model.config.autoencoder.factor, request.hires_scale
     if scale <= 1:
