@@ -218,7 +218,7 @@ def decode(
                 raise FloatingPointError(
                     "the picture is not numbers: the weights are damaged, or overflow in half precision"
                 )
-            levels = (image.clamp(-1, 1) * 127.5 + 127.5).round().byte().permute(0, 2, 3, 1)  # B H W 3
+            levels = image.clamp_(-1, 1).mul_(127.5).add_(127.5).round_().byte().permute(0, 2, 3, 1)  # B H W 3
             pictures += [Image.fromarray(one) for one in levels.cpu().numpy()]
     return pictures
 

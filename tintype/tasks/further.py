@@ -59,9 +59,8 @@ def small(model: LatentDiffusion, request: Request, low: Tensor) -> Tensor:
     is."""
     if model.config.further == ("low",):
         return low
-    factor, tiling = model.config.autoencoder.factor, tiling_of(model, request)
-    large = enlarged(low, model.config.enlargement)
+    scale, covered, tiling = model.config.enlargement, model.config.covered, tiling_of(model, request)
     if tiling is None:
-        return encoded(model, large)
-    cells = F.pixel_unshuffle(large, factor)  # so that a tile of the latent has its pixels with it
-    return tiling.blended(cells, lambda tile: encoded(model, F.pixel_shuffle(tile, factor)))
+        return encoded(model, enlarged(low, scale))
+    cells = F.pixel_unshuffle(low, covered)  # so that a tile of the latent has its pixels with it
+    return tiling.blended(cells, lambda tile: encoded(model, enlarged(F.pixel_shuffle(tile, covered), scale)))

@@ -4,7 +4,9 @@ from tintype.common.room import free_memory
 from tintype.families.base import LatentDiffusion
 from tintype.tasks.request import Request
 
-MAPS = 4.0  # feature maps of the decoder's finest level that are there at once, measured: benchmarks/upscaling.py
+# Measured by benchmarks/upscaling.py
+MAPS = 8.0  # feature maps of the decoder's finest level that are there at once
+PICTURE = 10.0  # numbers that each pixel of the result takes, as floats, bytes and picture
 
 
 def needed(model: LatentDiffusion, request: Request) -> int:
@@ -18,9 +20,8 @@ def needed(model: LatentDiffusion, request: Request) -> int:
         at_once = min(side, request.width) * min(side, request.height)
     first_stage = model.config.autoencoder
     cells = at_once / first_stage.patch_size**2  # of the decoder's finest level
-    result = (
-        0 if request.tile and model.device.type == "cuda" else 2 * 3 * pixels * count
-    )  # else it is put together there
+    elsewhere = request.tile is not None and model.device.type == "cuda"  # put together in the computer's own memory
+    result = 0 if elsewhere else PICTURE * pixels * count
     return int(4 * (MAPS * first_stage.width * cells + result))
 
 
