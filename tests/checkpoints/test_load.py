@@ -9,11 +9,11 @@ import pytest
 import torch
 
 import tintype
-from tintype.checkpoints import embedded
 from tintype.checkpoints.model_folder import digest, load_model, save_model
 from tintype.checkpoints.native import load_network, read_header, save_network
 from tintype.common.files import save_tensors
 from tintype.models.classifier import Classifier, ClassifierConfig
+from tintype.weights import embedded
 
 EMBEDDED = Path(tintype.__file__).parent / "weights" / "default"
 FILES = ("model.json", "unet.safetensors", "conditioner.safetensors", "autoencoder.safetensors")

@@ -21,7 +21,7 @@ import tintype
 from tintype.apps.filter import filter_samples
 from tintype.apps.latents import latents
 from tintype.apps.prepare import prepare
-from tintype.checkpoints import embedded, load
+from tintype.checkpoints import load
 from tintype.common.config import nearest, override, to_json
 from tintype.common.files import LONGEST_NAME
 from tintype.diffusion.names import A1111_SPACINGS, COMFY_SPACINGS, also_known_as
@@ -35,6 +35,7 @@ from tintype.tasks.infotext import Provenance, provenance, save
 from tintype.tasks.pictures import repeated_with
 from tintype.tasks.request import MODELS, NAMED, TASKS, UNPROMPTED, Request
 from tintype.tasks.task import resolve
+from tintype.weights import embedded
 
 log = logging.getLogger(__name__)
 

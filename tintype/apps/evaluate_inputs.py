@@ -8,7 +8,7 @@ from typing import cast
 
 from torch import Tensor
 
-from tintype.checkpoints import embedded, load
+from tintype.checkpoints import load
 from tintype.checkpoints.diffusers_folder import INDEX, load_first_stage_folder
 from tintype.checkpoints.lpips_files import load_lpips
 from tintype.checkpoints.model_folder import CONFIG
@@ -34,6 +34,7 @@ from tintype.evaluation.frechet import Gaussian, load_gaussian
 from tintype.evaluation.pictures import Captioned, Folder, Pictures, Resized, Sampled, Stored
 from tintype.families.base import LatentDiffusion
 from tintype.models.autoencoder import Autoencoder, AutoencoderConfig
+from tintype.weights import embedded
 
 
 def figures_asked(asked: str | None, *, statistics: bool) -> tuple[Figure, ...]:

@@ -9,6 +9,7 @@ from tintype.common.config import nearest
 from tintype.common.device import usable_device
 from tintype.common.registry import pick
 from tintype.families.base import LatentDiffusion
+from tintype.weights import embedded
 
 if TYPE_CHECKING:
     from tintype.checkpoints.single_file import FirstStage
@@ -16,13 +17,6 @@ if TYPE_CHECKING:
     from tintype.models.autoencoder import Autoencoder
 
 Precision = Literal["float32", "float16", "bfloat16"]
-
-
-def embedded() -> list[str]:
-    """Names of the models inside the package."""
-    return sorted(
-        entry.name for entry in resources.files("tintype.weights").iterdir() if (entry / "model.json").is_file()
-    )
 
 
 def load(

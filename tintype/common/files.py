@@ -8,11 +8,13 @@ import tempfile
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
+
+if TYPE_CHECKING:  # the server holds its folder before torch is there
+    import torch
+    from torch import Tensor
 
 METADATA_KEY = "tintype"
 LONGEST_NAME = 240  # bytes; file systems take 255, and `whole_file` needs some for the name it writes under
@@ -102,10 +104,12 @@ def _flush(path: Path) -> None:
 
 
 def save_tensors(
-    path: Path, tensors: Mapping[str, Tensor], metadata: object = None, *, texts: Mapping[str, str] | None = None
+    path: Path, tensors: "Mapping[str, Tensor]", metadata: object = None, *, texts: Mapping[str, str] | None = None
 ) -> None:
     """Write a safetensors file; `metadata` (anything JSON can hold) travels in its header, or `texts` as they are.
     Raises `OSError` when the disk does not take it."""
+    from safetensors.torch import save_file
+
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with whole_file(path) as temporary:
         header = {} if metadata is None else {METADATA_KEY: json.dumps(metadata)}
@@ -115,7 +119,7 @@ def save_tensors(
             raise OSError(f"{path} cannot be written ({error})") from error
 
 
-def load_tensors(path: Path, *, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
+def load_tensors(path: Path, *, dtype: "torch.dtype | None" = None) -> "dict[str, Tensor]":
     """All tensors of a safetensors file. Raises `ValueError` when it is unreadable or cut short."""
     with _opened(path) as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)

@@ -130,7 +130,7 @@ def _opened(content: bytes) -> Image.Image:
     if not content:
         raise Refused("empty", "zero bytes")
     try:
-        return Image.open(BytesIO(content), formats=_formats())
+        return Image.open(BytesIO(content), formats=formats())
     except Image.UnidentifiedImageError as error:
         raise Refused("not a picture", f"{len(content)} bytes that begin with {content[:8]!r}") from error
     except Image.DecompressionBombError as error:
@@ -140,9 +140,10 @@ def _opened(content: bytes) -> Image.Image:
 
 
 @cache
-def _formats() -> tuple[str, ...]:
+def formats() -> tuple[str, ...]:
+    """Those of `FORMATS` that this PIL opens by name: MPO comes with JPEG, older ones have no AVIF."""
     Image.init()
-    return tuple(name for name in FORMATS if name in Image.OPEN)  # older PIL has no AVIF
+    return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 def _damaged(error: BaseException) -> Refused:
