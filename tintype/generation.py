@@ -25,6 +25,7 @@ from tintype.diffusion.step import Step
 from tintype.diffusion.tiles import Tiling
 from tintype.families.base import LatentDiffusion
 from tintype.tasks.infotext import Provenance, stamp
+from tintype.tasks.joined import alike, joined
 from tintype.tasks.pictures import referred
 from tintype.tasks.plan import (
     Plan,
@@ -117,6 +118,48 @@ def _given(model: LatentDiffusion, request: Request, cond: Conditioning, uncond:
     return steer(model.reads, around(model, request), spaced(model, request), request.batch_size).towards(cond)
 
 
+def steps_together(model: LatentDiffusion, requests: Sequence[Request]) -> Iterator[Step] | None:
+    """As `steps`, of several resolved requests in one batch, their pictures one after the other; None where they do not
+    go together. The pictures differ from those drawn alone as those of a batch do: by one grey level at most."""
+    if len(requests) == 1 or not all(alike(requests[0], one) for one in requests[1:]):
+        return None
+    noises = [noise_of(model, one) for one in requests]
+    with torch.inference_mode():
+        plan = joined([task_of(one).plan(model, one, noise) for one, noise in zip(requests, noises, strict=True)])
+    return None if plan is None else _walk(model, requests[0], plan, Noise.joined(noises))
+
+
+def steps_from(model: LatentDiffusion, request: Request, before: Step) -> Iterator[Step]:
+    """Go on after a step of another walk of the same sampler, spacing and number of steps: from there on the resolved
+    request's prompt and guidance hold. Steps are numbered as in that walk. Samplers that remember earlier steps begin
+    anew there, and fresh noise is drawn anew: without either, the same request gives the same picture again.
+
+    Raises `ValueError` for a step that is not of such a walk, and for requests of several passes.
+    """
+    noise = noise_of(model, request)
+    with torch.inference_mode():
+        plan = task_of(_of_one_pass(request)).plan(model, request, noise)
+    left = plan.sigmas[before.index + 1 :]
+    if len(plan.sigmas) != before.count + 1 or abs(float(left[0]) - before.sigma) > 1e-6 * max(before.sigma, 1e-6):
+        raise ValueError(f"step {before.index + 1} of {before.count}: expected one of the same sampler and steps")
+    if before.x.shape != plan.x.shape:
+        got, expected = (" x ".join(map(str, one.shape)) for one in (before.x, plan.x))
+        raise ValueError(f"the step's pictures are {got}; expected {expected}, as the request's are")
+    return _numbered(_walk(model, request, dataclasses.replace(plan, x=before.x, sigmas=left), noise), before.index + 1)
+
+
+def _numbered(walk: Iterator[Step], before: int) -> Iterator[Step]:
+    for step in walk:
+        yield dataclasses.replace(step, index=before + step.index, count=before + step.count)
+
+
+def rows_of(step: Step, requests: Sequence[Request]) -> list[Step]:
+    """The part of each request in a step of `steps_together`."""
+    counts = [one.batch_size for one in requests]
+    pairs = zip(step.x.split(counts), step.denoised.split(counts), strict=True)
+    return [dataclasses.replace(step, x=x, denoised=denoised) for x, denoised in pairs]
+
+
 def invert(model: LatentDiffusion, wrapped: Tensor, request: Request) -> Tensor:
     """DDIM inversion: x at the first level from which DDIM with the same prompt, steps and scheduler comes back to
     these latents (B C h w, wrapped), nearly; the more steps the nearer. To be given to `steps` as `start`.
@@ -176,9 +219,7 @@ def _walk(model: LatentDiffusion, request: Request, plan: Plan, noise: Noise) ->
         return
     with torch.inference_mode():
         further = plan.then(latents(model, request, done))
-    before = done.index + 1
-    for step in _walk(model, request, further, noise):
-        yield dataclasses.replace(step, index=before + step.index, count=before + step.count)
+    yield from _numbered(_walk(model, request, further, noise), done.index + 1)
 
 
 def _abreast(walks: Sequence[Iterator[Step]]) -> Iterator[Step]:

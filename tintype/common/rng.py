@@ -29,6 +29,13 @@ class Noise:
         self._others_seeds, self._share = tuple(others) if share else (), share
         self.restart()
 
+    @classmethod
+    def joined(cls, noises: "Sequence[Noise]") -> "Noise":
+        """One `Noise` of several, which goes on where each of them is."""
+        made = cls([seed for one in noises for seed in one.seeds], device=noises[0].device)
+        made._generators = [drawn for one in noises for drawn in one._generators]
+        return made
+
     def restart(self) -> None:
         """The next draws are the first ones again."""
         self._generators, self._others = (

@@ -207,7 +207,7 @@ def from_noise(model: LatentDiffusion, request: Request, noise: Noise, steering:
         x=pure_noise(model, request, noise, float(sigmas[0])),
         sigmas=sigmas,
         steering=all_new(model, seen(request), steering, len(noise.seeds)),
-        wrap=in_windows(request, model.config.autoencoder.factor),
+        wrap=unchanged if request.window is None else in_windows(request, model.config.autoencoder.factor),
     )
 
 

@@ -348,5 +348,5 @@ def _check(name: str, kind: object, value: object) -> None:
 def _text(name: str, value: object) -> None:
     if not isinstance(value, str):
         raise ValueError(f"{name} {value!r}: expected text")
-    if "\0" in value:
-        raise ValueError(f"{name} holds a NUL character; remove it")
+    if "\0" in value or any("\ud800" <= sign <= "\udfff" for sign in value):
+        raise ValueError(f"{name} holds a NUL character, or half of one beyond 16 bits; remove it")
