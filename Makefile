@@ -10,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PROMPT ?= a red apple on a sky blue background
 
- .PHONY: picture gallery test lint types layers pytest font clean
+.PHONY: picture gallery test lint types layers pytest font browser clean
 
 picture: $(VENV)/run.stamp
 	$(BIN)/tintype txt2img "$(PROMPT)" --seed 7
@@ -30,8 +30,12 @@ types: $(VENV)/dev.stamp
 layers: $(VENV)/dev.stamp
 	$(BIN)/lint-imports
 
-pytest: $(VENV)/dev.stamp font
+pytest: $(VENV)/dev.stamp font browser
 	$(BIN)/python -m pytest
+
+# The tests of the page click through it.
+browser:
+	@sh tools/install_browser.sh
 
 # The tests draw scenes; pictures need no font.
 font: $(VENV)/run.stamp

@@ -1,0 +1,477 @@
+"""The worker: takes jobs from the store in their order, draws those that go together in one batch, says how far it is.
+
+One thread owns the model. Whoever watches a job is poked when it changes, and reads what it has become; nothing waits
+for a watcher. All that is told of a job is on disk first.
+"""
+
+import dataclasses
+import errno
+import io
+import logging
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tintype.common.config import Json, from_json, to_json
+from tintype.serving.jobs import Job, State, Store, is_full
+from tintype.serving.models import Models, give_back
+from tintype.tasks.request import MODELS, Request
+
+if TYPE_CHECKING:
+    from tintype.diffusion.step import Step
+    from tintype.families.base import LatentDiffusion
+
+log = logging.getLogger(__name__)
+
+LOOKED_AT = 32  # waiting jobs that may join a batch
+SHARE = 0.05  # of the time may go into previews
+PATIENCE = 1.0  # seconds between two looks for jobs whose time has run out
+
+
+def given(request: Request) -> dict[str, Json]:
+    """The request as JSON, without what is as usual."""
+    values = to_json(request)
+    assert isinstance(values, dict)
+    usual = {field.name: to_json(field.default) for field in dataclasses.fields(Request)}
+    return {name: value for name, value in values.items() if value != usual[name]}
+
+
+def asked(job: Job) -> Request:
+    """The request of a job."""
+    return from_json(Request, job.request)
+
+
+class Draining(Exception):
+    """The server takes nothing new: it is stopping, or its model cannot be opened."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Progress:
+    """Steps done and to do; `left`: seconds to the end, as far as can be told; `preview`: the estimate of the picture
+    so far, a PNG, where someone asked for previews; `previews`: how many there were."""
+
+    step: int = 0
+    count: int = 0
+    left: float | None = None
+    preview: bytes | None = None
+    previews: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class _Running:
+    """A job that is drawn. `cancelled`: to end before the next step; `over`: it has ended, and what is still drawn of
+    it beside others is for nobody."""
+
+    job: Job
+    request: Request = field(default_factory=Request)
+    cancelled: bool = False
+    over: bool = False
+    progress: Progress = field(default_factory=Progress)
+
+
+class Engine:
+    """`pictures`: the folder of finished ones, `ID-POSITION.png`. `queue`: how many jobs may wait; `batch`: how many
+    pictures are drawn together at most."""
+
+    def __init__(self, store: Store, models: Models, pictures: Path, *, queue: int = 64, batch: int = 4) -> None:
+        self.store = store
+        self.models = models
+        self.pictures = pictures
+        self.queue = queue
+        self.batch = batch
+        self.ready = threading.Event()
+        self.failure: str | None = None
+        self.draining = False
+        self._drained = 0.0
+        self._bell = threading.Condition()  # held where jobs begin and end, so that nobody sees one in between
+        self._running: dict[str, _Running] = {}
+        self._watchers: dict[str, list[tuple[Callable[[], None], bool]]] = {}
+        self._looked = self._next_preview = 0.0
+        self._unwritten = False  # the end of a job that the disk did not take
+        self._usual = 1.0  # seconds that a job takes, on average lately
+        self.made = 0
+        self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
+
+    def start(self) -> None:
+        """Begin to work. What ran when the process died before is marked so, and what was half written removed."""
+        for path in self.pictures.glob(".*.tmp"):
+            path.unlink(missing_ok=True)
+        self._recover()
+        self._thread.start()
+
+    def drain(self) -> None:
+        """Take nothing new, and begin nothing."""
+        with self._bell:
+            if not self.draining:
+                self.draining, self._drained = True, time.monotonic()
+            self._bell.notify_all()
+
+    def stop(self, *, grace: float) -> None:
+        """Drain, finish what is drawn, or `grace` seconds after the draining began leave it as interrupted. What waits
+        stays in the store for the next start."""
+        self.drain()
+        if self._thread.is_alive():
+            self._thread.join(max(0.0, self._drained + grace - time.monotonic()))
+        if self._thread.is_alive():
+            for one in list(self._running.values()):
+                self._end(one, "interrupted", fault="interrupted", error="the server stopped; ask again")
+            self._thread.join(10)
+        self.store.close()
+
+    def submit(
+        self,
+        request: Request,
+        *,
+        owner: str,
+        model: str | None = None,
+        priority: int = 0,
+        deadline: float | None = None,
+        key: str | None = None,
+    ) -> Job:
+        """Queue a request. Raises `ValueError` for one that its model, where it is open, cannot serve; `Unknown` for a
+        model that is not there; `Full` and `Draining` where nothing more is taken."""
+        if self.draining or self.failure is not None:
+            raise Draining(self.failure or "the server is stopping")
+        name = model or MODELS.get(request.task, "default")
+        self.models.check(name)
+        current = self.models.current
+        if current is not None and current[0] == name:
+            from tintype.tasks.task import resolve
+
+            resolve(current[1], request)
+        asked = given(request)
+        job, _ = self.store.add(
+            asked, model=name, owner=owner, limit=self.queue, priority=priority, deadline=deadline, key=key
+        )
+        with self._bell:
+            self._bell.notify_all()
+        return job
+
+    def cancel(self, id: str) -> bool:
+        """End a job now if it waits, before its next step if it is drawn; False where it has ended. One that was
+        cancelled is never done."""
+        with self._bell:
+            running = self._running.get(id)
+            if running is not None:
+                running.cancelled = True
+                return True
+            ended = self.store.end(id, "cancelled", fault="cancelled", error="cancelled before it began")
+        self._poke(id)
+        return ended
+
+    def progress(self, id: str) -> Progress:
+        running = self._running.get(id)
+        return Progress() if running is None else running.progress
+
+    def watch(self, id: str, poke: Callable[[], None], *, previews: bool = False) -> Callable[[], None]:
+        """Call `poke`, from any thread, whenever the job changed; what is given back ends that. `poke` must neither
+        wait nor raise."""
+        entry = (poke, previews)
+        with self._bell:
+            self._watchers.setdefault(id, []).append(entry)
+
+        def end() -> None:
+            with self._bell:
+                entries = self._watchers.get(id, [])
+                if entry in entries:
+                    entries.remove(entry)
+                if not entries:
+                    self._watchers.pop(id, None)
+
+        return end
+
+    def path(self, id: str, position: int) -> Path:
+        return self.pictures / f"{id}-{position}.png"
+
+    def remove(self, id: str) -> bool:
+        """Forget an ended job and its pictures; False for one that goes on."""
+        gone = self.store.remove(id)
+        if gone:
+            self._remove_pictures(id)
+        return gone
+
+    @property
+    def running(self) -> int:
+        return len(self._running)
+
+    @property
+    def pause(self) -> int:
+        """Whole seconds after which a place in the queue may be free."""
+        return max(1, min(60, round(self._usual)))
+
+    # The worker's own
+
+    def _work(self) -> None:
+        try:
+            self.models.open("default")
+        except Exception as error:  # without it nothing can be drawn, and whoever asks is told why
+            self.failure = f"the embedded model cannot be opened: {error}"
+            log.exception("the embedded model cannot be opened")
+            return
+        self.ready.set()
+        while not self.draining:
+            try:
+                while first := self._next():
+                    self._draw(first)
+            except sqlite3.Error as error:
+                log.error("the queue cannot be read or written: %s", error)
+                time.sleep(PATIENCE)
+
+    def _next(self) -> _Running | None:
+        """The job whose turn it is, begun; waits for one. None at the end."""
+        while True:
+            if self._unwritten:
+                self._recover()
+                self._unwritten = False
+            with self._bell:
+                while not self.draining and not self.store.line():
+                    self._bell.wait()
+                if self.draining:
+                    return None
+            self._expire()
+            for begun in self._begin(self.store.line()[:1]):
+                return begun
+
+    def _begin(self, ids: Sequence[str]) -> list[_Running]:
+        """Those of these that still wait, unless the server is stopping."""
+        with self._bell:
+            begun = [] if self.draining else [_Running(job) for job in self.store.begin(ids)]
+            self._running |= {one.job.id: one for one in begun}
+        return begun
+
+    def _draw(self, first: _Running) -> None:
+        """A job, and those that go with it. Where they come to nothing each is drawn alone, so that nobody is told of
+        another's fault."""
+        from tintype.tasks.task import resolve
+
+        drawn = [first]
+        try:
+            model = self.models.open(first.job.model)
+            first.request = resolve(model, asked(first.job))
+            self._walk(model, self._together(model, drawn), drawn)
+        except Exception as error:  # whatever a job does, the worker goes on with the next
+            if len(drawn) == 1:
+                self._fail(first, error)
+                return
+            log.warning("%d jobs that were drawn together are drawn alone: %s", len(drawn), error)
+        for one in drawn:
+            if not one.over:
+                self._draw_alone(one)
+
+    def _draw_alone(self, one: _Running) -> None:
+        from tintype.generation import steps
+
+        try:
+            model = self.models.open(one.job.model)
+            self._walk(model, steps(model, one.request), [one])
+        except Exception as error:  # as above
+            self._fail(one, error)
+
+    def _together(self, model: "LatentDiffusion", drawn: list[_Running]) -> "Iterator[Step]":
+        """The walk of the first job and of those that wait and go with it, which are added to `drawn`."""
+        from tintype.generation import steps, steps_together
+
+        first = drawn[0].request
+        others = self._alike(model, first, drawn[0].job.model)
+        try:
+            walk = steps_together(model, [first, *others.values()]) if others else None
+        except (ValueError, OSError):  # who is to be told of it is seen where each is drawn alone
+            walk = None
+        if walk is None:
+            return steps(model, first)
+        begun = {one.job.id: one for one in self._begin(list(others))}
+        for id, request in others.items():
+            one = begun.get(id) or _Running(drawn[0].job, over=True)  # it ended meanwhile; its rows are there
+            one.request = request
+            drawn.append(one)
+        return walk
+
+    def _alike(self, model: "LatentDiffusion", first: Request, name: str) -> dict[str, Request]:
+        """The resolved requests of jobs that wait and go with the first one, by their ids, as many as there is room
+        for."""
+        from tintype.tasks.joined import alike
+        from tintype.tasks.task import resolve
+
+        found: dict[str, Request] = {}
+        room = self.batch - first.batch_size
+        for id in self.store.line()[:LOOKED_AT] if room > 0 and alike(first, first) else ():
+            job = self.store.get(id)
+            if job is None or job.model != name:
+                continue
+            try:
+                request = resolve(model, asked(job))
+            except (ValueError, OSError):  # told when its turn comes
+                continue
+            if request.batch_size <= room and alike(first, request):
+                found[id] = request
+                room -= request.batch_size
+            if not room:
+                break
+        return found
+
+    def _walk(self, model: "LatentDiffusion", walk: "Iterator[Step]", drawn: Sequence[_Running]) -> None:
+        step: Step | None = None
+        now = time.time()
+        left = [one for one in drawn if not one.over and not self._ended_early(one, now)]
+        for step in walk if left else ():
+            self._after(model, step, drawn)
+            if all(one.over for one in drawn):
+                return
+        self._finish(model, step, drawn)
+
+    def _after(self, model: "LatentDiffusion", step: "Step", drawn: Sequence[_Running]) -> None:
+        """After each step: who is still to be drawn, and how far it is."""
+        now = time.time()
+        if now - self._looked > PATIENCE:
+            self._expire()
+        for number, one in enumerate(drawn):
+            if one.over or self._ended_early(one, now):
+                continue
+            done, count = step.index + 1, step.count
+            before, shown = one.progress, self._preview(model, step, drawn, number)
+            one.progress = Progress(
+                step=done,
+                count=count,
+                left=(now - (one.job.started or now)) / done * (count - done),
+                preview=shown or before.preview,
+                previews=before.previews + (shown is not None),
+            )
+            self._poke(one.job.id)
+
+    def _ended_early(self, one: _Running, now: float) -> bool:
+        """Whether it was cancelled, or its time ran out."""
+        if one.cancelled:
+            self._end(one, "cancelled", fault="cancelled", error="cancelled while it was drawn")
+        elif one.job.deadline is not None and now > one.job.deadline:
+            self._end(one, "expired", fault="expired", error="its time ran out while it was drawn")
+        return one.over
+
+    def _preview(self, model: "LatentDiffusion", step: "Step", drawn: Sequence[_Running], number: int) -> bytes | None:
+        """The estimate of this job's first picture, where someone wants to see it and it is cheap enough."""
+        from tintype.generation import decode, rows_of
+
+        one = drawn[number]
+        if not any(previews for _, previews in list(self._watchers.get(one.job.id, ()))):
+            return None
+        if time.perf_counter() < self._next_preview:
+            return None
+        started = time.perf_counter()
+        rows = rows_of(step, [each.request for each in drawn])[number]
+        [picture] = decode(model, rows.denoised[:1])
+        content = io.BytesIO()
+        picture.save(content, format="PNG", compress_level=1)
+        ended = time.perf_counter()
+        self._next_preview = ended + (ended - started) * (1 / SHARE - 1)
+        return content.getvalue()
+
+    def _finish(self, model: "LatentDiffusion", step: "Step | None", drawn: Sequence[_Running]) -> None:
+        from tintype.generation import rows_of
+
+        parts: Sequence[Step | None]
+        if step is None or len(drawn) == 1:
+            parts = [step] * len(drawn)
+        else:
+            parts = rows_of(step, [one.request for one in drawn])
+        for one, part in zip(drawn, parts, strict=True):
+            if one.over:
+                continue
+            try:
+                self._keep(model, one, part)
+            except Exception as error:  # those beside it have nothing to do with it
+                self._fail(one, error)
+
+    def _keep(self, model: "LatentDiffusion", one: _Running, step: "Step | None") -> None:
+        """A job's pictures in their files, then the word that it is done."""
+        from tintype.generation import finish
+        from tintype.tasks.infotext import save
+        from tintype.tasks.pictures import referred
+
+        made = finish(model, one.request, step)
+        for position, picture in enumerate(made):
+            save(picture, self.path(one.job.id, position))
+        sizes = [(picture.width, picture.height) for picture in made]
+        kept = [(*size, seed) for size, seed in zip(sizes, one.request.seeds, strict=True)]
+        told = given(referred(one.request))
+        with self._bell:
+            if not one.over and not one.cancelled:
+                self._end(one, "done", request=told, pictures=kept)
+                self.made += len(made)
+                self._usual += 0.2 * (time.time() - (one.job.started or time.time()) - self._usual)
+                return
+        self._end(one, "cancelled", fault="cancelled", error="cancelled while it was drawn")
+        self._remove_pictures(one.job.id)
+
+    def _end(
+        self,
+        one: _Running,
+        state: State,
+        *,
+        fault: str | None = None,
+        error: str | None = None,
+        request: dict[str, Json] | None = None,
+        pictures: Sequence[tuple[int, int, int]] = (),
+    ) -> None:
+        """Nothing for one that is over. Whoever watches is told after the store."""
+        with self._bell:
+            if one.over:
+                return
+            one.over = True
+            self._running.pop(one.job.id, None)
+            try:
+                self.store.end(one.job.id, state, fault=fault, error=error, request=request, pictures=pictures)
+            except sqlite3.Error as refused:
+                log.error("job %s is %s, which cannot be written: %s", one.job.id, state, refused)
+                self._unwritten = True
+        self._poke(one.job.id)
+
+    def _fail(self, one: _Running, error: Exception) -> None:
+        fault, sentence = _told(error)
+        if fault == "internal":  # a fault of ours
+            log.error("job %s", one.job.id, exc_info=error)
+        if fault == "out_of_memory":
+            give_back()
+        self._remove_pictures(one.job.id)
+        self._end(one, "failed", fault=fault, error=sentence)
+
+    def _recover(self) -> None:
+        """Mark what is said to run and does not: before anything is drawn, and where the disk did not take an end."""
+        self._running.clear()
+        for job in self.store.recover():
+            log.warning("job %s was interrupted", job.id)
+            self._remove_pictures(job.id)
+            self._poke(job.id)
+
+    def _expire(self) -> None:
+        """Jobs whose time ran out while they waited."""
+        now = self._looked = time.time()
+        try:
+            for id in self.store.late(now):
+                self.store.end(id, "expired", fault="expired", error="its time ran out while it waited")
+                self._poke(id)
+        except sqlite3.Error as error:
+            log.error("jobs whose time ran out cannot be ended: %s", error)
+
+    def _poke(self, id: str) -> None:
+        for poke, _ in list(self._watchers.get(id, ())):
+            poke()
+
+    def _remove_pictures(self, id: str) -> None:
+        for path in self.pictures.glob(f"{id}-*.png"):
+            path.unlink(missing_ok=True)
+
+
+def _told(error: Exception) -> tuple[str, str]:
+    """A word for what went wrong, and a sentence for who asked."""
+    if isinstance(error, ValueError):
+        return "invalid", str(error)
+    if isinstance(error, FloatingPointError):
+        return "not_numbers", str(error)
+    if (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)) or is_full(error):
+        return "no_space", "the disk of the server is full; try again when there is room"
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "allocate memory" in str(error):
+        return "out_of_memory", "not enough memory for this request; ask for a smaller picture or fewer at once"
+    return "internal", "an error inside the server; its log tells more"

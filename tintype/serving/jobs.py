@@ -1,0 +1,304 @@
+"""What is asked of the server and what becomes of it: jobs, and the store that outlives the process.
+
+One SQLite file in WAL mode. Every change is one transaction on disk before it is told to anyone, so a process that is
+killed loses no job: those that waited wait again, and the one that ran is marked `interrupted`.
+"""
+
+import json
+import secrets
+import sqlite3
+import threading
+import time
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+State = Literal["queued", "running", "done", "failed", "cancelled", "expired", "interrupted"]
+ENDED: tuple[State, ...] = ("done", "failed", "cancelled", "expired", "interrupted")
+SHOWN = 40  # characters of a picture in a request that ended without one
+FORMAT = 1  # of the tables; a file of another is refused, never guessed at
+TABLES = """
+CREATE TABLE jobs (
+    id TEXT PRIMARY KEY, number INTEGER NOT NULL UNIQUE, owner TEXT NOT NULL, key TEXT, state TEXT NOT NULL,
+    model TEXT NOT NULL, request TEXT NOT NULL, priority INTEGER NOT NULL, deadline REAL,
+    created REAL NOT NULL, started REAL, ended REAL, error TEXT, fault TEXT, pictures INTEGER NOT NULL DEFAULT 0
+) STRICT;
+CREATE INDEX waiting ON jobs (priority DESC, number) WHERE state = 'queued';
+CREATE UNIQUE INDEX keys ON jobs (owner, key) WHERE key IS NOT NULL;
+CREATE INDEX owned_jobs ON jobs (owner, number);
+CREATE TABLE pictures (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, job TEXT NOT NULL, position INTEGER NOT NULL, owner TEXT NOT NULL,
+    created REAL NOT NULL, width INTEGER NOT NULL, height INTEGER NOT NULL, seed INTEGER NOT NULL,
+    prompt TEXT NOT NULL, UNIQUE (job, position)
+) STRICT;
+CREATE INDEX owned_pictures ON pictures (owner, number);
+"""
+
+
+class Full(Exception):
+    """No more may wait."""
+
+    def __init__(self, waiting: int) -> None:
+        super().__init__(f"{waiting} jobs wait already")
+        self.waiting = waiting
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """`request`: the fields of a `Request` that were given, as JSON. `number`: the order in which jobs came.
+    `deadline`: seconds since the epoch. `fault`: a word for what went wrong, `error` a sentence."""
+
+    id: str
+    number: int
+    owner: str
+    key: str | None
+    state: State
+    model: str
+    request: dict[str, object]
+    priority: int
+    deadline: float | None
+    created: float
+    started: float | None = None
+    ended: float | None = None
+    error: str | None = None
+    fault: str | None = None
+    pictures: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Kept:
+    """A finished picture, as the gallery lists it."""
+
+    number: int
+    job: str
+    position: int
+    created: float
+    width: int
+    height: int
+    seed: int
+    prompt: str
+
+
+class Store:
+    """Jobs and pictures in a file. Any thread may use it; calls take turns. Raises `ValueError` for a file that is none
+    of ours; `sqlite3.OperationalError` where the disk takes no more, and then nothing has changed."""
+
+    def __init__(self, path: Path) -> None:
+        self._turn = threading.Lock()
+        try:
+            self._file = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=10)
+            self._file.row_factory = sqlite3.Row
+            self._prepare(path)
+        except sqlite3.DatabaseError as error:
+            raise ValueError(
+                f"{path}: {error}; expected a queue that tintype wrote; name another folder with --data"
+            ) from error
+
+    def _prepare(self, path: Path) -> None:
+        self._file.execute("PRAGMA journal_mode = WAL")
+        with self._changing():
+            (found,) = self._file.execute("PRAGMA user_version").fetchone()
+            if found == 0:
+                for statement in TABLES.split(";\n"):
+                    self._file.execute(statement)
+                self._file.execute(f"PRAGMA user_version = {FORMAT}")
+            elif found != FORMAT:
+                raise ValueError(f"{path} is of format {found}; expected {FORMAT}: name another folder with --data")
+
+    def add(
+        self,
+        request: Mapping[str, object],
+        *,
+        model: str,
+        owner: str,
+        limit: int,
+        priority: int = 0,
+        deadline: float | None = None,
+        key: str | None = None,
+    ) -> tuple[Job, bool]:
+        """A new job at its place in the queue, or the one that this owner's key was given to before (False). Raises
+        `Full` where `limit` jobs wait already."""
+        with self._changing():
+            if key is not None:
+                row = self._file.execute("SELECT * FROM jobs WHERE owner = ? AND key = ?", (owner, key)).fetchone()
+                if row is not None:
+                    return _job(row), False
+            (waiting,) = self._file.execute("SELECT count(*) FROM jobs WHERE state = 'queued'").fetchone()
+            if waiting >= limit:
+                raise Full(waiting)
+            (last,) = self._file.execute("SELECT coalesce(max(number), 0) FROM jobs").fetchone()
+            job = Job(
+                id=secrets.token_hex(8),
+                number=last + 1,
+                owner=owner,
+                key=key,
+                state="queued",
+                model=model,
+                request=dict(request),
+                priority=priority,
+                deadline=deadline,
+                created=time.time(),
+            )
+            self._file.execute(
+                "INSERT INTO jobs (id, number, owner, key, state, model, request, priority, deadline, created)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    job.id, job.number, owner, key, job.state, model, json.dumps(request), priority, deadline,
+                    job.created,
+                ),
+            )  # fmt: skip
+            return job, True
+
+    def get(self, id: str) -> Job | None:
+        return next(self._jobs("WHERE id = ?", (id,)), None)
+
+    def waiting(self, count: int = -1) -> list[Job]:
+        """Those whose turn comes next, in order."""
+        return list(self._jobs("WHERE state = 'queued' ORDER BY priority DESC, number LIMIT ?", (count,)))
+
+    def line(self) -> list[str]:
+        """The ids of all that wait, in order. Unlike `waiting` it reads no requests, which may hold pictures."""
+        with self._turn:
+            rows = self._file.execute(
+                "SELECT id FROM jobs WHERE state = 'queued' ORDER BY priority DESC, number"
+            ).fetchall()
+        return [row["id"] for row in rows]
+
+    def late(self, now: float) -> list[str]:
+        """The ids of those whose time ran out while they waited."""
+        with self._turn:
+            rows = self._file.execute("SELECT id FROM jobs WHERE state = 'queued' AND deadline < ?", (now,)).fetchall()
+        return [row["id"] for row in rows]
+
+    def recent(self, owner: str | None, count: int) -> list[Job]:
+        """The last jobs of an owner, or of all, newest first."""
+        whose = "" if owner is None else "WHERE owner = ? "
+        return list(self._jobs(f"{whose}ORDER BY number DESC LIMIT ?", (*([owner] if owner else []), count)))
+
+    def begin(self, ids: Sequence[str]) -> list[Job]:
+        """Those of these that still wait, now running. Nothing waits for the disk: should the power fail just now, they
+        wait again."""
+        with self._changing(flushed=False):
+            begun = [
+                row
+                for id in ids
+                for row in self._file.execute(
+                    "UPDATE jobs SET state = 'running', started = ? WHERE id = ? AND state = 'queued' RETURNING *",
+                    (time.time(), id),
+                )
+            ]
+        return [_job(row) for row in begun]
+
+    def end(
+        self,
+        id: str,
+        state: State,
+        *,
+        fault: str | None = None,
+        error: str | None = None,
+        request: Mapping[str, object] | None = None,
+        pictures: Sequence[tuple[int, int, int]] = (),
+    ) -> bool:
+        """Whether it had not ended before. `request`: what is kept in place of the one that was asked, of which the
+        pictures are else cut; `pictures`: (width, height, seed) of each."""
+        now = time.time()
+        with self._changing():
+            row = self._file.execute(
+                "SELECT owner, request FROM jobs WHERE id = ? AND state IN ('queued', 'running')", (id,)
+            ).fetchone()
+            if row is None:
+                return False
+            kept = _cut(json.loads(row["request"])) if request is None else dict(request)
+            self._file.execute(
+                "UPDATE jobs SET state = ?, ended = ?, fault = ?, error = ?, pictures = ?, request = ? WHERE id = ?",
+                (state, now, fault, error, len(pictures), json.dumps(kept), id),
+            )
+            prompt = str(kept.get("prompt", ""))
+            self._file.executemany(
+                "INSERT INTO pictures (job, position, owner, created, width, height, seed, prompt)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                [(id, place, row["owner"], now, *one, prompt) for place, one in enumerate(pictures)],
+            )
+        return True
+
+    def recover(self) -> list[Job]:
+        """After a start: jobs that ran when the process died, now `interrupted`."""
+        with self._changing():
+            ran = self._file.execute("SELECT id, request FROM jobs WHERE state = 'running'").fetchall()
+            rows = [
+                self._file.execute(
+                    "UPDATE jobs SET state = 'interrupted', ended = ?, fault = 'interrupted', request = ?,"
+                    " error = 'the server stopped while it ran; ask for it again' WHERE id = ? RETURNING *",
+                    (time.time(), json.dumps(_cut(json.loads(row["request"]))), row["id"]),
+                ).fetchone()
+                for row in ran
+            ]
+        return [_job(row) for row in rows]
+
+    def remove(self, id: str) -> bool:
+        """Forget an ended job and its pictures; False where there is no such."""
+        with self._changing():
+            ended = ", ".join(f"'{state}'" for state in ENDED)
+            gone = self._file.execute(f"DELETE FROM jobs WHERE id = ? AND state IN ({ended})", (id,)).rowcount
+            if gone:
+                self._file.execute("DELETE FROM pictures WHERE job = ?", (id,))
+        return bool(gone)
+
+    def kept(self, owner: str | None, *, before: int | None, count: int) -> list[Kept]:
+        """Pictures of an owner, or of all, newest first, from those before this number on."""
+        wheres: list[str] = []
+        values: list[str | int] = []
+        for column, value in (("owner = ?", owner), ("number < ?", before)):
+            if value is not None:
+                wheres.append(column)
+                values.append(value)
+        where = f"WHERE {' AND '.join(wheres)} " if wheres else ""
+        columns = "number, job, position, created, width, height, seed, prompt"
+        with self._turn:
+            rows = self._file.execute(
+                f"SELECT {columns} FROM pictures {where}ORDER BY number DESC LIMIT ?", (*values, count)
+            ).fetchall()
+        return [Kept(**dict(row)) for row in rows]
+
+    def close(self) -> None:
+        with self._turn:
+            self._file.close()
+
+    def _jobs(self, rest: str, values: Sequence[object]) -> Iterator[Job]:
+        with self._turn:
+            rows = self._file.execute(f"SELECT * FROM jobs {rest}", tuple(values)).fetchall()
+        return map(_job, rows)
+
+    @contextmanager
+    def _changing(self, *, flushed: bool = True) -> Generator[None]:
+        """A transaction; when it ends it is on the disk, or else with the system, where a killed process loses none."""
+        with self._turn:
+            self._file.execute(f"PRAGMA synchronous = {'FULL' if flushed else 'NORMAL'}")
+            self._file.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._file.execute("COMMIT")
+            except BaseException:
+                if self._file.in_transaction:  # a full disk ends it by itself
+                    self._file.execute("ROLLBACK")
+                raise
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether the disk took no more of the store."""
+    return isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode == sqlite3.SQLITE_FULL
+
+
+def _cut(request: Mapping[str, object]) -> dict[str, object]:
+    """An ended job's request without the pictures in it, which would fill the disk in the end."""
+    return {
+        name: f"{value[:SHOWN]}…" if isinstance(value, str) and value.startswith("data:image/") else value
+        for name, value in request.items()
+    }
+
+
+def _job(row: sqlite3.Row) -> Job:
+    told = dict(row)
+    return Job(**told | {"request": json.loads(told["request"])})
