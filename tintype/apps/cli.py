@@ -16,6 +16,7 @@ from tintype.apps.evaluate_flags import add_eval_flags
 from tintype.apps.filter_flags import add_filter_flags
 from tintype.apps.latents_flags import add_latents_flags
 from tintype.apps.prepare_flags import add_prepare_flags
+from tintype.apps.serve_flags import add_serve_flags
 from tintype.tasks.request import LAID_OUT, MODELS, TASKS, Request, takes
 
 MODEL = "an embedded model's name, a .safetensors or .ckpt file, a folder, or a hub name"
@@ -60,6 +61,8 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("--show", action="store_true", help="print the recipe as JSON and stop")
 
     add_eval_flags(commands.add_parser("eval", help="measure pictures, models, autoencoders, CLIPs"))
+
+    add_serve_flags(commands.add_parser("serve", help="answer others: a page, and the interfaces that programs know"))
 
     command = commands.add_parser("info", help="what a model is")
     command.add_argument("model", nargs="?", default="default", help=MODEL)
@@ -202,6 +205,16 @@ def _scalar(hint: object) -> type[int] | type[float] | type[str]:
     return next(kind for kind in (int, float, str) if kind in kinds)
 
 
+def serve(arguments: argparse.Namespace) -> int:
+    try:
+        from tintype.apps.serve import serve
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"{error.name} is not installed; expected the server's packages: pip install 'tintype[serve]'"
+        ) from error
+    return serve(arguments)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the entry point of `tintype`."""
     parsed = build_parser().parse_args(arguments)
@@ -213,6 +226,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from tintype.apps.tokens import tokens
 
             return tokens(parsed)
+        if parsed.command == "serve":  # torch comes behind the page
+            return serve(parsed)
         from tintype.apps import commands
 
         code = commands.COMMANDS[parsed.command](parsed)

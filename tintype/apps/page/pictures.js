@@ -1,0 +1,41 @@
+// Pictures as the page has them: data URLs, with their sizes.
+
+export const KINDS = ['image/png', 'image/jpeg', 'image/webp'];
+
+/** @param {Blob} blob @returns {Promise<string>} a data URL */
+export function dataUrl(blob) {
+  return new Promise((resolve, reject) => {
+    const reader = new FileReader();
+    reader.onload = () => resolve(reader.result);
+    reader.onerror = () => reject(new Error('the file cannot be read'));
+    reader.readAsDataURL(blob);
+  });
+}
+
+/** @param {string} url @returns {Promise<HTMLImageElement>} decoded */
+export async function opened(url) {
+  const picture = new Image();
+  picture.src = url;
+  try {
+    await picture.decode();
+  } catch {
+    throw new Error('not a picture that can be read; expected PNG, JPEG or WebP');
+  }
+  return picture;
+}
+
+/**
+ * A file as a data URL that is surely a picture.
+ * @param {File} file
+ * @param {number} most bytes that the server takes in all
+ */
+export async function pictureIn(file, most) {
+  if (!KINDS.includes(file.type)) throw new Error('expected a PNG, JPEG or WebP file');
+  if (file.size * 1.4 > most) throw new Error(`the file is too large; expected ${Math.floor(most / 1.4 / 2 ** 20)} MB at most`);
+  const url = await dataUrl(file);
+  await opened(url);
+  return url;
+}
+
+/** @param {DataTransfer|null} transfer @returns {File|null} the first picture in what is dropped or pasted */
+export const fileIn = (transfer) => [...(transfer?.files ?? [])].find((file) => KINDS.includes(file.type)) ?? null;

@@ -1,0 +1,42 @@
+// A picture that was made is where another begins.
+import {html} from './html.js';
+import {now, say, set} from './store.js';
+import {TASKS} from './fields.js';
+import {fetched, address} from './server.js';
+import {dataUrl} from './pictures.js';
+
+const SENT = ['img2img', 'inpaint', 'outpaint', 'upscale'];
+
+async function sendTo(task, path) {
+  try {
+    const url = await dataUrl(await (await fetched(path)).blob());
+    set({task, values: {...now().values, image: url, mask: ''}, errors: {}, view: 'draw', opened: null});
+  } catch (error) {
+    say(error.message);
+  }
+}
+
+/** Saves the file; with a token it has to be fetched first. */
+async function download(path) {
+  try {
+    const blob = await (await fetched(path)).blob();
+    const link = document.createElement('a');
+    link.href = URL.createObjectURL(blob);
+    link.download = `${path.split('/').at(-3)}-${path.split('/').at(-1)}.png`;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+  } catch (error) {
+    say(error.message);
+  }
+}
+
+/** @param {{path: string}} props of the picture */
+export function SendTo({path}) {
+  const there = SENT.filter((task) => task in now().capabilities.tasks);
+  return html`
+    <div class="buttons" role="group" aria-label="Use the picture">
+      ${there.map((task) => html`<button key=${task} type="button" data-send=${task} onClick=${() => sendTo(task, path)}>
+        ${task === 'img2img' ? 'Vary' : TASKS[task]}</button>`)}
+      <a class="button" href=${address(`${path}?download=true`)} onClick=${(event) => { event.preventDefault(); download(path); }}>Download</a>
+    </div>`;
+}

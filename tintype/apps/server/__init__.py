@@ -1,0 +1,1 @@
+"""HTTP: our own jobs, the interfaces that other programs' clients speak, and the page. Loads no torch."""

@@ -1,0 +1,269 @@
+"""Our own interface: jobs that outlive the call that asked for them."""
+
+import base64
+import dataclasses
+import json
+import time
+import typing
+from collections.abc import AsyncIterator
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Header, HTTPException, Path, Query, Response
+from fastapi import Request as Call
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import FileResponse, StreamingResponse
+from pydantic import BaseModel
+
+from tintype.apps.server.schema import as_request, bounds_of, request_model
+from tintype.apps.server.settings import Settings
+from tintype.apps.server.waiting import changes, engine_of, owner_of, submitted
+from tintype.common.version import VERSION
+from tintype.serving.engine import Engine, Progress
+from tintype.serving.jobs import Job, Kept, State
+from tintype.tasks.request import BOUNDS, MODELS, NAMED, TASKS, Request, takes
+
+Id = Annotated[str, Path(pattern="^[0-9a-f]{16}$", description="of a job")]
+Place = Annotated[int, Path(ge=0, le=1023, description="of the picture among the job's, from 0")]
+Answers = dict[int | str, dict[str, Any]]
+NO_SUCH: Answers = {404: {"description": "No such job of yours."}}
+ENDED: Answers = NO_SUCH | {409: {"description": "It has ended, or goes on."}}
+
+
+class Told(BaseModel):
+    """A job as it is now. `position`: how many wait before it; `left`: seconds to the end, as far as can be told."""
+
+    id: str
+    state: State
+    task: str
+    model: str
+    priority: int
+    created: float
+    started: float | None
+    ended: float | None
+    step: int
+    steps: int
+    left: float | None
+    position: int | None
+    fault: str | None
+    error: str | None
+    request: dict[str, object]
+    pictures: list[str]
+    url: str
+    events: str
+
+
+class Picture(BaseModel):
+    """A finished picture in the gallery; `number` counts all pictures up."""
+
+    number: int
+    job: str
+    url: str
+    created: float
+    width: int
+    height: int
+    seed: int
+    prompt: str
+
+
+def told(engine: Engine, job: Job, progress: Progress) -> Told:
+    waiting = engine.store.line() if job.state == "queued" else []
+    return Told(
+        **{name: getattr(job, name) for name in ("id", "state", "model", "priority", "created", "started", "ended")},
+        task=str(job.request.get("task", "txt2img")),
+        step=progress.step,
+        steps=progress.count,
+        left=progress.left,
+        position=waiting.index(job.id) if job.id in waiting else None,
+        fault=job.fault,
+        error=job.error,
+        request={name: _short(value) for name, value in job.request.items()},
+        pictures=[f"/v1/jobs/{job.id}/pictures/{place}" for place in range(job.pictures)],
+        url=f"/v1/jobs/{job.id}",
+        events=f"/v1/jobs/{job.id}/events",
+    )
+
+
+def vars_of(kept: Kept) -> dict[str, Any]:
+    return {name: value for name, value in dataclasses.asdict(kept).items() if name != "position"}
+
+
+def _short(value: object) -> object:
+    """Pictures are not sent back."""
+    return value if not isinstance(value, str) or not value.startswith("data:image/") else f"{value[:40]}…"
+
+
+def job_routes(settings: Settings) -> APIRouter:
+    """The routes below /v1 that are ours."""
+    router = APIRouter(prefix="/v1", tags=["jobs"])
+    Asked = request_model(settings)
+
+    @router.post("/jobs", status_code=202, responses={429: {"description": "Too many wait."}, 404: {}, 503: {}})
+    def submit(
+        call: Call,
+        response: Response,
+        asked: Asked,  # pyright: ignore
+        idempotency_key: Annotated[str | None, Header(max_length=200, description="the same one: the same job")] = None,
+    ) -> Told:
+        """Queue a picture. The answer tells where to look for it."""
+        values = asked.model_dump()
+        try:
+            request = as_request(values)
+        except ValueError as error:
+            raise HTTPException(422, str(error)) from error
+        timeout: float | None = values["timeout"]
+        job = submitted(
+            call,
+            request,
+            model=values["model"],
+            priority=values["priority"],
+            deadline=None if timeout is None else time.time() + timeout,
+            key=idempotency_key or None,
+        )
+        response.headers["Location"] = f"/v1/jobs/{job.id}"
+        return told(engine_of(call), job, engine_of(call).progress(job.id))
+
+    @router.get("/jobs")
+    def recent(call: Call, count: Annotated[int, Query(ge=1, le=500)] = 50) -> list[Told]:
+        """The last jobs of yours, newest first."""
+        engine = engine_of(call)
+        return [told(engine, job, engine.progress(job.id)) for job in engine.store.recent(owner_of(call), count)]
+
+    @router.get("/jobs/{id}", responses=NO_SUCH)
+    def look(call: Call, id: Id) -> Told:
+        """What has become of it."""
+        job = _own(call, id)
+        return told(engine_of(call), job, engine_of(call).progress(id))
+
+    @router.post("/jobs/{id}/cancel", responses=ENDED)
+    def cancel(call: Call, id: Id) -> Told:
+        """End it: now where it waits, before the next step where it is drawn."""
+        _own(call, id)
+        if not engine_of(call).cancel(id):
+            raise HTTPException(409, f"job {id} has ended")
+        return look(call, id)
+
+    @router.delete("/jobs/{id}", status_code=204, responses=ENDED)
+    def remove(call: Call, id: Id) -> None:
+        """Forget an ended job and its pictures."""
+        _own(call, id)
+        if not engine_of(call).remove(id):
+            raise HTTPException(409, f"job {id} goes on; cancel it first")
+
+    @router.get("/jobs/{id}/events", responses=NO_SUCH, response_class=StreamingResponse)
+    def events(call: Call, id: Id, previews: bool = False) -> StreamingResponse:
+        """Server-sent events: `job` at each change, and with `previews` now and then `preview`, a PNG in base64."""
+        _own(call, id)
+        return StreamingResponse(_events(engine_of(call), id, previews), media_type="text/event-stream", headers=LIVE)
+
+    @router.get("/jobs/{id}/pictures/{place}", responses=NO_SUCH, response_class=FileResponse)
+    def picture(call: Call, id: Id, place: Place, download: bool = False) -> FileResponse:
+        """A finished picture, a PNG that tells how it was made."""
+        job, path = _own(call, id), engine_of(call).path(id, place)
+        if place >= job.pictures or not path.is_file():
+            raise HTTPException(404, f"job {id} has no picture {place}")
+        name = f"{id}-{place}.png"
+        kind: Literal["attachment", "inline"] = "attachment" if download else "inline"
+        return FileResponse(path, media_type="image/png", filename=name, content_disposition_type=kind, headers=KEPT)
+
+    @router.get("/pictures")
+    def gallery(
+        call: Call,
+        before: Annotated[int | None, Query(ge=0, le=2**53, description="only those of smaller numbers")] = None,
+        count: Annotated[int, Query(ge=1, le=500)] = 100,
+    ) -> list[Picture]:
+        """Finished pictures of yours, newest first."""
+        kept = engine_of(call).store.kept(owner_of(call), before=before, count=count)
+        return [Picture(**vars_of(one), url=f"/v1/jobs/{one.job}/pictures/{one.position}") for one in kept]
+
+    @router.get("/capabilities")
+    def capabilities(call: Call) -> dict[str, object]:
+        """What can be asked for here: tasks and their fields, models, limits."""
+        return {
+            "version": VERSION,
+            "tasks": tasks(settings),
+            "models": models(engine_of(call)),
+            "limits": limits(settings),
+        }
+
+    return router
+
+
+LIVE = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+KEPT = {"Cache-Control": "private, max-age=31536000, immutable"}
+
+
+def tasks(settings: Settings) -> dict[str, object]:
+    """Of each its fields, with what a page needs to ask for them."""
+    hints = typing.get_type_hints(Request)
+    return {
+        task: {
+            "help": help,
+            "model": MODELS.get(task, "default"),
+            "fields": {
+                field.name: _field(hints[field.name], field, settings)
+                for field in dataclasses.fields(Request)
+                if takes(task, field) and field.name != "task"
+            },
+        }
+        for task, help in TASKS.items()
+    }
+
+
+def _field(kind: object, field: "dataclasses.Field[object]", settings: Settings) -> dict[str, object]:
+    options = typing.get_args(kind)
+    told: dict[str, object] = {"help": field.metadata.get("help", ""), "default": field.default}
+    if typing.get_origin(kind) is Literal:
+        return told | {"kind": "choice", "options": list(options)}
+    if field.name in NAMED:
+        return told | {"kind": "picture"}
+    if typing.get_origin(kind) is tuple:
+        return told | {"kind": "texts", "default": []}
+    kinds = options or (kind,)
+    if bool in kinds:
+        return told | {"kind": "flag"}
+    if field.name in BOUNDS:
+        low, high = bounds_of(field.name, settings) or (0, 0)
+        return told | {"kind": "number" if float in kinds else "integer", "least": low, "most": high}
+    return told | {"kind": "text"}
+
+
+def models(engine: Engine) -> list[dict[str, object]]:
+    current = engine.models.current
+    return [
+        {"name": one.name, "open": current is not None and current[0] == one.name}
+        for one in engine.models.listed()
+        if not one.pickled
+    ]
+
+
+def limits(settings: Settings) -> dict[str, int]:
+    return {
+        "waiting": settings.queue,
+        "largest_side": settings.largest,
+        "pictures": settings.pictures,
+        "steps": settings.steps,
+        "body_bytes": settings.body,
+    }
+
+
+def _own(call: Call, id: str) -> Job:
+    """The job, of who asks; that there is one of someone else's is not told."""
+    job = engine_of(call).store.get(id)
+    if job is None or job.owner != owner_of(call):
+        raise HTTPException(404, f"no job {id}")
+    return job
+
+
+async def _events(engine: Engine, id: str, previews: bool) -> AsyncIterator[str]:
+    shown, before = 0, ""
+    async for job, progress in changes(engine, id, previews=previews):
+        now = (await run_in_threadpool(told, engine, job, progress)).model_dump_json()
+        if now != before:
+            before = now
+            yield f"event: job\ndata: {now}\n\n"
+        if previews and progress.previews > shown and progress.preview is not None:
+            shown = progress.previews
+            content = base64.b64encode(progress.preview).decode()
+            yield f"event: preview\ndata: {json.dumps({'step': progress.step, 'png': content})}\n\n"
+        elif now == before:
+            yield ": still there\n\n"
