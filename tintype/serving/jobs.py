@@ -87,6 +87,7 @@ class Store:
 
     def __init__(self, path: Path) -> None:
         self._turn = threading.Lock()
+        self.count = 0  # of jobs that wait, to be read by whoever cannot wait for a turn
         try:
             self._file = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=10)
             self._file.row_factory = sqlite3.Row
@@ -279,7 +280,9 @@ class Store:
             self._file.execute("BEGIN IMMEDIATE")
             try:
                 yield
+                (waiting,) = self._file.execute("SELECT count(*) FROM jobs WHERE state = 'queued'").fetchone()
                 self._file.execute("COMMIT")
+                self.count = waiting
             except BaseException:
                 if self._file.in_transaction:  # a full disk ends it by itself
                     self._file.execute("ROLLBACK")

@@ -60,7 +60,7 @@ def make_app(settings: Settings, engine: Engine) -> FastAPI:
     app.include_router(page_routes())
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _refused)
-    app.add_middleware(Guard, settings=settings, registry=registry)  # pyright: ignore
+    app.add_middleware(Guard, settings=settings, registry=registry, engine=engine)  # pyright: ignore
     return app
 
 

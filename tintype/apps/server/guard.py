@@ -12,6 +12,7 @@ import json
 import logging
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
+from functools import partial
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
@@ -19,6 +20,7 @@ from fastapi import HTTPException
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from tintype.apps.server.settings import LOCAL, Settings, is_loopback
+from tintype.serving.engine import Engine
 
 access = logging.getLogger("tintype.access")
 
@@ -33,6 +35,10 @@ LONGEST_NUMBER = 18  # digits of a length
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")  # clients may invent others
 OPEN = ("/", "/healthz", "/readyz")  # to anyone: the page asks for the token, load balancers know none
 PAGE = "/page/"
+QUEUED = (
+    "/v1/jobs", "/v1/images/generations", "/v1/images/edits", "/v1/images/variations", "/sdapi/v1/txt2img",
+    "/sdapi/v1/img2img", "/sdapi/v1/extra-single-image", "/sdapi/v1/extra-batch-images",
+)  # fmt: skip  # what a POST to asks for a place in the queue
 HEADERS = [
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
@@ -50,10 +56,13 @@ class Unread(HTTPException):
 
 class Guard:
     """The ASGI application around all others. `scope["state"]["owner"]` is who asks: the user whose token it is, and
-    without tokens the address, and the name given with it (HTTP Basic)."""
+    without tokens the address, and the name given with it (HTTP Basic). `scope["state"]["entered"]` is called by
+    who has a place in the queue, or none."""
 
-    def __init__(self, app: App, settings: Settings, registry: CollectorRegistry) -> None:
+    def __init__(self, app: App, settings: Settings, registry: CollectorRegistry, engine: Engine) -> None:
         self.app = app
+        self.engine = engine
+        self.entering: set[int] = set()  # requests on their way into the queue
         self.settings = settings
         self.names = {one.strip("[]").lower() for one in (*LOCAL, settings.host, *settings.hosts)}
         self.held = 0  # bytes of bodies, of all requests that are answered now
@@ -90,6 +99,7 @@ class Guard:
             if not begun:
                 await _answer(sent, error.status_code, error.detail, dict(error.headers or {}))
         finally:
+            self.entering.discard(id(scope))
             self.held -= counted.taken
             self._tell(scope, told, time.perf_counter() - started)
 
@@ -114,8 +124,19 @@ class Guard:
             is_script = headers.get("sec-fetch-mode") == "cors"  # the page's: it asks for the token itself, no pop-up
             asked = "Bearer" if is_script else "Basic"
             return 401, sentence, {"www-authenticate": f'{asked} realm="tintype"'}
-        scope.setdefault("state", {})["owner"] = owner or ""
-        return None
+        scope.setdefault("state", {}).update(owner=owner or "", entered=partial(self.entering.discard, id(scope)))
+        return self._full(scope, headers)
+
+    def _full(self, scope: Message, headers: dict[str, str]) -> tuple[int, str, dict[str, str]] | None:
+        """A crowd is sent away before its bodies are read: with those on their way no more get in than may wait."""
+        if scope["method"] != "POST" or scope["path"] not in QUEUED or "idempotency-key" in headers:
+            return None
+        if self.engine.store.count + len(self.entering) < self.engine.queue:
+            self.entering.add(id(scope))
+            return None
+        retry = str(self.engine.pause)
+        sentence = f"{self.engine.queue} jobs wait already; try again in {retry} s"
+        return 429, sentence, {"retry-after": retry, "connection": "close"}
 
     def _is_ours(self, host: str) -> bool:
         name = _split(f"//{host}").hostname or ""

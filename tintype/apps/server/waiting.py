@@ -55,6 +55,8 @@ def submitted(
         raise HTTPException(404, str(error)) from error
     except ValueError as error:
         raise HTTPException(422, str(error)) from error
+    finally:
+        call.scope["state"]["entered"]()
 
 
 async def changes(engine: Engine, id: str, *, previews: bool = False) -> AsyncIterator[tuple[Job, Progress]]:
