@@ -201,7 +201,8 @@ def _walk(model: LatentDiffusion, request: Request, plan: Plan, noise: Noise) ->
         denoise = plan.wrap(_guided(denoiser, around(model, request), plan))
         preset = chosen(model, request)
         eta = preset.eta if request.eta is None else request.eta
-        averaged = denoiser.scaling if preset.averages == "prediction" else None
+        answers = preset.averages == "prediction" and not denoiser.relative  # whose answers are no scaling of x alone
+        averaged = denoiser.scaling if answers else None
         walk = sampler(preset.sampler, model.denoiser.schedule, eta=eta, averaged=averaged)
         steps = walk(denoise, plan.x, plan.sigmas, noise) if len(plan.sigmas) > 1 else iter(())
     done: Step | None = None
@@ -259,7 +260,7 @@ def decode(
                 raise FloatingPointError(
                     "the picture is not numbers: the weights are damaged, or overflow in half precision"
                 )
-            levels = image.clamp_(-1, 1).mul_(127.5).add_(127.5).round_().byte().permute(0, 2, 3, 1)  # B H W 3
+            levels = image.clamp(-1, 1).mul_(127.5).add_(127.5).round_().byte().permute(0, 2, 3, 1)  # B H W 3
             pictures += [Image.fromarray(one) for one in levels.cpu().numpy()]
     return pictures
 

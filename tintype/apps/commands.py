@@ -305,11 +305,19 @@ def info(arguments: argparse.Namespace) -> int:
             "sampler": config.sampler,
             "scheduler": config.scheduler,
         },
-        "words": sum(len(tower.config.words) for tower in model.towers) or "all of CLIP's",
+        "words": _words(model),
         "source": model.source,
     }
+    if config.enlarges:
+        facts["enlarges"] = f"{config.enlargement} times"
     _print_facts(facts, as_json=arguments.json)
     return 0
+
+
+def _words(model: LatentDiffusion) -> int | str:
+    if not model.reads_prompts:
+        return "none: it reads no prompts"
+    return sum(len(tower.config.words) for tower in model.towers) or "all of CLIP's"
 
 
 def samplers(arguments: argparse.Namespace) -> int:

@@ -33,7 +33,7 @@ AnyConditioner = (
 
 # mask: 1 where the picture is drawn anew, signed from -1 to 1; masked: the latent of the picture, gray (or black) under
 # the mask; picture: that of a whole picture, raw; depth: from -1 (far) to 1; low: a small picture of the latent's size;
-# enlarged: the latent of one that bicubic weights made as large as what is drawn;
+# enlarged: the latent of one that bicubic weights made as large as what is drawn
 Further = Literal["mask", "signed_mask", "masked", "masked_black", "picture", "depth", "low", "enlarged"]
 
 
@@ -82,6 +82,11 @@ class FamilyConfig:
             raise ValueError(
                 f"difference {self.difference} from {list(self.further)}: expected more than 0, from a picture enlarged"
             )
+
+    @property
+    def relative(self) -> bool:
+        """Whether the U-Net answers for the difference from the latent that it is shown."""
+        return self.difference is not None
 
     @property
     def scaling(self) -> Scaling:
@@ -222,7 +227,7 @@ def assemble(
         schedule=make_schedule(config.schedule),
         scaling=config.scaling,
         dtype=unet.conv_in.weight.dtype,
-        relative=config.difference is not None,
+        relative=config.relative,
     )
     return LatentDiffusion(
         config=config,

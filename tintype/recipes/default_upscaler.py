@@ -48,9 +48,9 @@ SEEN = 16  # pictures on a sheet
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DefaultUpscaler(Recipe):
-    """`scenes`: those of the smallest size; `sizes`: of all, in pixels. `windows`: how many squares are rendered and
-    encoded, once. `scale`: how many times larger pictures become. `difference`: how much their latents differ from
-    those of the small ones enlarged (std)."""
+    """`scenes`: those of the smallest size; `sizes`: of all, in pixels. `windows`: how many squares are encoded, whole
+    and from a part of their size. `scale`: how many times larger pictures become. `difference`: how much their latents
+    differ from those of the small ones enlarged (std)."""
 
     scenes: SceneConfig
     sizes: tuple[int, ...]
@@ -77,7 +77,8 @@ class DefaultUpscaler(Recipe):
         told: dict[str, Json] = {"windows": to_json(self.scenes), **cut, **self.inputs()}
         whole = self._stored(out / "latents", windows, start, told)
         beside = self._stored(out / "enlarged", Enlarged(windows, self.scale), start, told | {"scale": self.scale})
-        schedule, unet = make_schedule(self.schedule), UNet(self.unet)
+        schedule, unet, levels = make_schedule(self.schedule), UNet(self.unet), self.unet.num_classes
+        assert levels is not None  # `_family` has seen to it
 
         def averaged(state: TrainingState) -> LatentDiffusion:
             network = UNet(self.unet).to(self.train.device)
@@ -111,13 +112,13 @@ class DefaultUpscaler(Recipe):
                     EnlargedCondition(
                         start.space,
                         schedule,
-                        levels=self.unet.num_classes or 1,
+                        levels=levels,
                     )
                 ],
                 schedule=schedule,
                 scaling=family.scaling,
                 space=start.space,
-                relative=True,
+                relative=family.relative,
             ),
             source=Batches(Beside(whole, beside), [latents, latents_beside], seed=self.train.seed),
             sheet=draw,
@@ -141,6 +142,8 @@ class DefaultUpscaler(Recipe):
                 f"unet.in_channels {self.unet.in_channels}: expected {2 * first_stage.latent_channels}, the first "
                 "stage's for the picture and for the small one enlarged"
             )
+        if self.unet.num_classes is None:
+            raise ValueError("unet.num_classes null: expected how many levels of noise it is told, such as 64")
         return FamilyConfig(
             name="tintype-upscaler",
             unet=self.unet,

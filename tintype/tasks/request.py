@@ -233,7 +233,7 @@ class Request:
         default=None,
         metadata=_of(
             ("upscale",),
-            help="noise put on the picture first: the more, the freer (default: 20 of Stable Diffusion's 350, else 0)",
+            help="noise put on the picture first: the more, the freer (default: 20; ours: 0, of 63)",
         ),
     )
     tile: int | None = dataclasses.field(

@@ -4,7 +4,7 @@ from tintype.common.room import free_memory
 from tintype.families.base import LatentDiffusion
 from tintype.tasks.request import Request
 
-# Measured by benchmarks/upscaling.py
+# Measured by benchmarks/upscaling.py, in float32
 MAPS = 8.0  # feature maps of the decoder's finest level that are there at once
 PICTURE = 10.0  # numbers that each pixel of the result takes, as floats, bytes and picture
 
@@ -22,7 +22,8 @@ def needed(model: LatentDiffusion, request: Request) -> int:
     cells = at_once / first_stage.patch_size**2  # of the decoder's finest level
     elsewhere = request.tile is not None and model.device.type == "cuda"  # put together in the computer's own memory
     result = 0 if elsewhere else PICTURE * pixels * count
-    return int(4 * (MAPS * first_stage.width * cells + result))
+    each = model.autoencoder.post_quant_conv.weight.element_size()
+    return int(each * MAPS * first_stage.width * cells + 4 * result)
 
 
 def refuse_without_room(model: LatentDiffusion, request: Request) -> Request:

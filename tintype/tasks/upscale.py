@@ -12,7 +12,7 @@ from tintype.conditioning.low import noised
 from tintype.families.base import LatentDiffusion
 from tintype.tasks.further import small
 from tintype.tasks.pictures import in_rows, pixels, read
-from tintype.tasks.plan import Plan, from_noise, prompted
+from tintype.tasks.plan import Plan, chosen, from_noise, prompted
 from tintype.tasks.request import LARGEST_SIDE, Request
 from tintype.tasks.room import refuse_without_room
 from tintype.tasks.task import Task
@@ -22,6 +22,8 @@ NOISE_LEVEL = 20
 
 
 def prepare(model: LatentDiffusion, request: Request) -> Request:
+    if request.tiling and model.config.further == ("enlarged",):
+        raise ValueError(f"tiling: {model.config.name} is shown a picture whose sides do not meet; leave it out")
     if not model.config.enlarges:
         raise ValueError(f"the model {model.config.name} is shown no small picture; expected an upscaler, by --model")
     return refuse_without_room(model, _sized(model, with_overlap(_steered(model, request), model.config.covered)))
@@ -76,7 +78,11 @@ def plan(model: LatentDiffusion, request: Request, noise: Noise) -> Plan:
         beside = noised(beside, noise.normal(beside.shape[1:]), sigma)
         told = torch.full((rows,), request.noise_level, device=model.device)
     begun = from_noise(model, request, noise, prompted(model, request, noise).beside(beside, told))
-    return dataclasses.replace(begun, x=beside + begun.x) if model.denoiser.relative else begun
+    if not model.denoiser.relative:
+        return begun
+    sigma = float(begun.sigmas[0])
+    drawn = begun.x / chosen(model, request).first(model.denoiser.schedule, sigma)
+    return dataclasses.replace(begun, x=beside + sigma * drawn)
 
 
 def finish(model: LatentDiffusion, request: Request, drawn: Sequence[Image.Image]) -> list[Image.Image]:
