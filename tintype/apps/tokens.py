@@ -2,7 +2,7 @@
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from tintype.common.config import to_json
@@ -62,12 +62,22 @@ def tokens(arguments: argparse.Namespace) -> int:
 
 def _phases(text: str, style: PromptStyle, steps: int, model: str | None) -> Iterator[ShownPhase]:
     if model is None:
-        reads, of_clip = lambda prompt: (read(prompt),), True
-    else:
-        from tintype.checkpoints import load
+        return phases(text, style, steps, as_clip, of_clip=True)
+    from tintype.checkpoints import load
 
-        loaded = load(model, device="cpu")
-        reads, of_clip = loaded.reads.readings, bool(loaded.towers)
+    loaded = load(model, device="cpu")
+    return phases(text, style, steps, loaded.reads.readings, of_clip=bool(loaded.towers))
+
+
+def as_clip(prompt: Prompt) -> tuple[Reading, ...]:
+    """CLIP's own vocabulary, where no model is known."""
+    return (read(prompt),)
+
+
+def phases(
+    text: str, style: PromptStyle, steps: int, reads: Callable[[Prompt], Sequence[Reading]], *, of_clip: bool
+) -> Iterator[ShownPhase]:
+    """The texts of a prompt, each as `reads` understands it; `of_clip`: its ids are CLIP's."""
     sides = parts(text) if style == "a1111" else (Part(text, 1.0),)
     for side in sides:
         for phase in schedule(side.text, steps) if style == "a1111" else (Phase(steps, text),):

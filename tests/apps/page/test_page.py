@@ -340,6 +340,19 @@ def test_a_sentence_becomes_a_picture_that_clears_up_on_the_way(page: Page, serv
     expect(page.locator(".latest .thumb").first).to_be_visible()
 
 
+def test_what_the_model_reads_is_told_while_typing(page: Page):
+    prompt = page.locator("#field-prompt")
+    prompt.fill("a red zeppelin on a teal background")
+    told = page.locator("[data-tokens=prompt]")
+    expect(told).to_contain_text("6 of 30 tokens", timeout=PATIENCE)
+    expect(told).to_contain_text("The model never saw “zeppelin”; left out")
+    prompt.fill("a red apple")
+    expect(told).to_contain_text("3 of 30 tokens", timeout=PATIENCE)
+    expect(told).not_to_contain_text("never saw")
+    prompt.fill("")
+    expect(told).to_have_count(0)
+
+
 def test_several_at_once(page: Page):
     page.fill("#field-prompt", PROMPT)
     page.fill("#field-steps", "4")

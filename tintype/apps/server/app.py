@@ -14,6 +14,7 @@ from tintype.apps.server.health import gauges, health_routes
 from tintype.apps.server.jobs import job_routes
 from tintype.apps.server.openai_images import openai_routes
 from tintype.apps.server.page import page_routes
+from tintype.apps.server.reading import reading_routes
 from tintype.apps.server.sdapi import sdapi_routes
 from tintype.apps.server.settings import Settings
 from tintype.common.version import VERSION
@@ -55,6 +56,7 @@ def make_app(settings: Settings, engine: Engine) -> FastAPI:
     gauges(engine, registry)
     app.include_router(health_routes())
     app.include_router(job_routes(settings))
+    app.include_router(reading_routes())
     app.include_router(openai_routes(settings))
     app.include_router(sdapi_routes(settings))
     app.include_router(page_routes())
