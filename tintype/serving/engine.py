@@ -19,9 +19,13 @@ from typing import TYPE_CHECKING
 from tintype.common.config import Json, from_json, to_json
 from tintype.serving.jobs import Job, State, Store, is_full
 from tintype.serving.models import Models, give_back
-from tintype.tasks.request import MODELS, Request
+from tintype.serving.traces import Trace
+from tintype.tasks.request import MODELS, NAMED, Request
 
 if TYPE_CHECKING:
+    from PIL import Image
+
+    from tintype.attribution import Heat
     from tintype.diffusion.step import Step
     from tintype.families.base import LatentDiffusion
 
@@ -71,6 +75,7 @@ class _Running:
     cancelled: bool = False
     over: bool = False
     progress: Progress = field(default_factory=Progress)
+    trace: "list[Step]" = field(default_factory=list)
 
 
 class Engine:
@@ -131,9 +136,12 @@ class Engine:
         priority: int = 0,
         deadline: float | None = None,
         key: str | None = None,
+        keep: bool = False,
+        branch: str | None = None,
     ) -> Job:
-        """Queue a request. Raises `ValueError` for one that its model, where it is open, cannot serve; `Unknown` for a
-        model that is not there; `Full` and `Draining` where nothing more is taken."""
+        """Queue a request; with `keep` its steps are kept, with `branch` it goes on from one of those («JOB:STEP»).
+        Raises `ValueError` for a request that its model, where it is open, cannot serve; `Unknown` for a model that is
+        not there; `Full` and `Draining` where nothing more is taken."""
         if self.draining or self.failure is not None:
             raise Draining(self.failure or "the server is stopping")
         name = model or MODELS.get(request.task, "default")
@@ -143,9 +151,20 @@ class Engine:
             from tintype.tasks.task import resolve
 
             resolve(current[1], request)
-        asked = given(request)
+        if (keep or branch) and request.hires_scale is not None:
+            raise ValueError("hires_scale: steps of pictures of two sizes are not kept; leave out one of them")
+        if branch is not None:
+            self._check_branch(branch, owner=owner, model=name)
         job, _ = self.store.add(
-            asked, model=name, owner=owner, limit=self.queue, priority=priority, deadline=deadline, key=key
+            given(request),
+            model=name,
+            owner=owner,
+            limit=self.queue,
+            priority=priority,
+            deadline=deadline,
+            key=key,
+            keep=keep,
+            branch=branch,
         )
         with self._bell:
             self._bell.notify_all()
@@ -187,8 +206,50 @@ class Engine:
     def path(self, id: str, position: int) -> Path:
         return self.pictures / f"{id}-{position}.png"
 
+    def trace(self, id: str) -> Trace:
+        """The steps of a job, where they are kept."""
+        return Trace(path=self.pictures / f"{id}-steps.safetensors")
+
+    def estimate(self, job: Job, step: int, place: int) -> bytes:
+        """A PNG of what the network thought after a kept step (from 0) that the picture at this place would be. Raises
+        `ValueError` where there is none, or the job's model is not open now."""
+        from tintype.generation import decode
+
+        model = self._open_for(job)
+        rows = self.trace(job.id).step(step).denoised[place : place + 1]
+        if not len(rows):
+            raise ValueError(f"picture {place}: job {job.id} has no such")
+        return _png(decode(model, rows)[0])
+
+    def heat(self, job: Job, step: int, place: int) -> "Heat":
+        """Which part of the picture at this place listened to which word at a kept step. Raises `ValueError` as
+        `estimate` does, and for tasks that begin with a picture, which is not kept."""
+        from tintype.attribution import heat
+
+        if any(name in job.request for name in NAMED):
+            raise ValueError(f"job {job.id} began with a picture, which is not kept; expected one of text or boxes")
+        model, found = self._open_for(job), self.trace(job.id).step(step)
+        if not 0 <= place < len(found.x):
+            raise ValueError(f"picture {place}: job {job.id} has no such")
+        return heat(model, asked(job), found.x[place : place + 1], found.sigma)
+
+    def _open_for(self, job: Job) -> "LatentDiffusion":
+        current = self.models.current
+        if current is None or current[0] != job.model:
+            raise ValueError(f"model {job.model} is not open now; ask for a picture of it first")
+        return current[1]
+
+    def _check_branch(self, branch: str, *, owner: str, model: str) -> None:
+        id, _, step = branch.partition(":")
+        job = self.store.get(id)
+        if job is None or job.owner != owner:
+            raise ValueError(f"branch {branch!r}: there is no job {id!r} of yours")
+        if job.model != model:
+            raise ValueError(f"branch {branch!r}: model {job.model} drew it; expected the same model")
+        self.trace(id).step(_number(step))
+
     def remove(self, id: str) -> bool:
-        """Forget an ended job and its pictures; False for one that goes on."""
+        """Forget an ended job, its pictures and its steps; False for one that goes on."""
         gone = self.store.remove(id)
         if gone:
             self._remove_pictures(id)
@@ -263,26 +324,33 @@ class Engine:
                 self._draw_alone(one)
 
     def _draw_alone(self, one: _Running) -> None:
-        from tintype.generation import steps
-
         try:
             model = self.models.open(one.job.model)
-            self._walk(model, steps(model, one.request), [one])
+            self._walk(model, self._alone(model, one), [one])
         except Exception as error:  # as above
             self._fail(one, error)
 
+    def _alone(self, model: "LatentDiffusion", one: _Running) -> "Iterator[Step]":
+        """The walk of one job, from its beginning or from where it branches off."""
+        from tintype.generation import steps, steps_from
+
+        if one.job.branch is None:
+            return steps(model, one.request)
+        id, _, step = one.job.branch.partition(":")
+        return steps_from(model, one.request, self.trace(id).step(_number(step)))
+
     def _together(self, model: "LatentDiffusion", drawn: list[_Running]) -> "Iterator[Step]":
         """The walk of the first job and of those that wait and go with it, which are added to `drawn`."""
-        from tintype.generation import steps, steps_together
+        from tintype.generation import steps_together
 
         first = drawn[0].request
-        others = self._alike(model, first, drawn[0].job.model)
+        others = {} if drawn[0].job.branch else self._alike(model, first, drawn[0].job.model)
         try:
             walk = steps_together(model, [first, *others.values()]) if others else None
         except (ValueError, OSError):  # who is to be told of it is seen where each is drawn alone
             walk = None
         if walk is None:
-            return steps(model, first)
+            return self._alone(model, drawn[0])
         begun = {one.job.id: one for one in self._begin(list(others))}
         for id, request in others.items():
             one = begun.get(id) or _Running(drawn[0].job, over=True)  # it ended meanwhile; its rows are there
@@ -300,7 +368,7 @@ class Engine:
         room = self.batch - first.batch_size
         for id in self.store.line()[:LOOKED_AT] if room > 0 and alike(first, first) else ():
             job = self.store.get(id)
-            if job is None or job.model != name:
+            if job is None or job.model != name or job.branch:
                 continue
             try:
                 request = resolve(model, asked(job))
@@ -331,6 +399,8 @@ class Engine:
         for number, one in enumerate(drawn):
             if one.over or self._ended_early(one, now):
                 continue
+            if one.job.keep:
+                one.trace.append(self._rows(step, drawn, number))
             done, count = step.index + 1, step.count
             before, shown = one.progress, self._preview(model, step, drawn, number)
             one.progress = Progress(
@@ -352,7 +422,7 @@ class Engine:
 
     def _preview(self, model: "LatentDiffusion", step: "Step", drawn: Sequence[_Running], number: int) -> bytes | None:
         """The estimate of this job's first picture, where someone wants to see it and it is cheap enough."""
-        from tintype.generation import decode, rows_of
+        from tintype.generation import decode
 
         one = drawn[number]
         if not any(previews for _, previews in list(self._watchers.get(one.job.id, ()))):
@@ -360,13 +430,17 @@ class Engine:
         if time.perf_counter() < self._next_preview:
             return None
         started = time.perf_counter()
-        rows = rows_of(step, [each.request for each in drawn])[number]
-        [picture] = decode(model, rows.denoised[:1])
-        content = io.BytesIO()
-        picture.save(content, format="PNG", compress_level=1)
+        [picture] = decode(model, self._rows(step, drawn, number).denoised[:1])
+        content = _png(picture)
         ended = time.perf_counter()
         self._next_preview = ended + (ended - started) * (1 / SHARE - 1)
-        return content.getvalue()
+        return content
+
+    def _rows(self, step: "Step", drawn: Sequence[_Running], number: int) -> "Step":
+        """The part of one job in a step."""
+        from tintype.generation import rows_of
+
+        return step if len(drawn) == 1 else rows_of(step, [one.request for one in drawn])[number]
 
     def _finish(self, model: "LatentDiffusion", step: "Step | None", drawn: Sequence[_Running]) -> None:
         from tintype.generation import rows_of
@@ -391,6 +465,11 @@ class Engine:
         from tintype.tasks.pictures import referred
 
         made = finish(model, one.request, step)
+        if one.job.branch is not None:  # what it tells would not repeat it
+            for picture in made:
+                picture.info.clear()
+        if one.job.keep:
+            self.trace(one.job.id).save(one.trace)
         for position, picture in enumerate(made):
             save(picture, self.path(one.job.id, position))
         sizes = [(picture.width, picture.height) for picture in made]
@@ -460,8 +539,18 @@ class Engine:
             poke()
 
     def _remove_pictures(self, id: str) -> None:
-        for path in self.pictures.glob(f"{id}-*.png"):
+        for path in (*self.pictures.glob(f"{id}-*.png"), self.trace(id).path):
             path.unlink(missing_ok=True)
+
+
+def _number(step: str) -> int:
+    return int(step) if step.isdecimal() and len(step) < 6 else -1
+
+
+def _png(picture: "Image.Image") -> bytes:
+    content = io.BytesIO()
+    picture.save(content, format="PNG", compress_level=1)
+    return content.getvalue()
 
 
 def _told(error: Exception) -> tuple[str, str]:

@@ -23,7 +23,8 @@ TABLES = """
 CREATE TABLE jobs (
     id TEXT PRIMARY KEY, number INTEGER NOT NULL UNIQUE, owner TEXT NOT NULL, key TEXT, state TEXT NOT NULL,
     model TEXT NOT NULL, request TEXT NOT NULL, priority INTEGER NOT NULL, deadline REAL,
-    created REAL NOT NULL, started REAL, ended REAL, error TEXT, fault TEXT, pictures INTEGER NOT NULL DEFAULT 0
+    created REAL NOT NULL, started REAL, ended REAL, error TEXT, fault TEXT, pictures INTEGER NOT NULL DEFAULT 0,
+    keep INTEGER NOT NULL DEFAULT 0, branch TEXT
 ) STRICT;
 CREATE INDEX waiting ON jobs (priority DESC, number) WHERE state = 'queued';
 CREATE UNIQUE INDEX keys ON jobs (owner, key) WHERE key IS NOT NULL;
@@ -48,7 +49,8 @@ class Full(Exception):
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
     """`request`: the fields of a `Request` that were given, as JSON. `number`: the order in which jobs came.
-    `deadline`: seconds since the epoch. `fault`: a word for what went wrong, `error` a sentence."""
+    `deadline`: seconds since the epoch. `fault`: a word for what went wrong, `error` a sentence. `keep`: whether its
+    steps are kept; `branch`: «JOB:STEP», the kept step of another that it goes on from."""
 
     id: str
     number: int
@@ -65,6 +67,8 @@ class Job:
     error: str | None = None
     fault: str | None = None
     pictures: int = 0
+    keep: bool = False
+    branch: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -118,6 +122,8 @@ class Store:
         priority: int = 0,
         deadline: float | None = None,
         key: str | None = None,
+        keep: bool = False,
+        branch: str | None = None,
     ) -> tuple[Job, bool]:
         """A new job at its place in the queue, or the one that this owner's key was given to before (False). Raises
         `Full` where `limit` jobs wait already."""
@@ -141,13 +147,15 @@ class Store:
                 priority=priority,
                 deadline=deadline,
                 created=time.time(),
+                keep=keep,
+                branch=branch,
             )
             self._file.execute(
-                "INSERT INTO jobs (id, number, owner, key, state, model, request, priority, deadline, created)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO jobs (id, number, owner, key, state, model, request, priority, deadline, created, keep,"
+                " branch) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     job.id, job.number, owner, key, job.state, model, json.dumps(request), priority, deadline,
-                    job.created,
+                    job.created, keep, branch,
                 ),
             )  # fmt: skip
             return job, True
@@ -304,4 +312,5 @@ def _cut(request: Mapping[str, object]) -> dict[str, object]:
 
 def _job(row: sqlite3.Row) -> Job:
     told = dict(row)
-    return Job(**told | {"request": json.loads(told["request"])})
+    told["request"], told["keep"] = json.loads(told["request"]), bool(told["keep"])
+    return Job(**told)

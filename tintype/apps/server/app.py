@@ -17,6 +17,7 @@ from tintype.apps.server.page import page_routes
 from tintype.apps.server.reading import reading_routes
 from tintype.apps.server.sdapi import sdapi_routes
 from tintype.apps.server.settings import Settings
+from tintype.apps.server.steps import step_routes
 from tintype.common.version import VERSION
 from tintype.serving.engine import Engine
 from tintype.serving.jobs import Store
@@ -56,6 +57,7 @@ def make_app(settings: Settings, engine: Engine) -> FastAPI:
     gauges(engine, registry)
     app.include_router(health_routes())
     app.include_router(job_routes(settings))
+    app.include_router(step_routes())
     app.include_router(reading_routes())
     app.include_router(openai_routes(settings))
     app.include_router(sdapi_routes(settings))

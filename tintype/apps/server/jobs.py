@@ -118,6 +118,8 @@ def job_routes(settings: Settings) -> APIRouter:
             priority=values["priority"],
             deadline=None if timeout is None else time.time() + timeout,
             key=idempotency_key or None,
+            keep=values["keep_steps"],
+            branch=values["branch"],
         )
         response.headers["Location"] = f"/v1/jobs/{job.id}"
         return told(engine_of(call), job, engine_of(call).progress(job.id))
@@ -131,13 +133,13 @@ def job_routes(settings: Settings) -> APIRouter:
     @router.get("/jobs/{id}", responses=NO_SUCH)
     def look(call: Call, id: Id) -> Told:
         """What has become of it."""
-        job = _own(call, id)
+        job = own_job(call, id)
         return told(engine_of(call), job, engine_of(call).progress(id))
 
     @router.post("/jobs/{id}/cancel", responses=ENDED)
     def cancel(call: Call, id: Id) -> Told:
         """End it: now where it waits, before the next step where it is drawn."""
-        _own(call, id)
+        own_job(call, id)
         if not engine_of(call).cancel(id):
             raise HTTPException(409, f"job {id} has ended")
         return look(call, id)
@@ -145,20 +147,20 @@ def job_routes(settings: Settings) -> APIRouter:
     @router.delete("/jobs/{id}", status_code=204, responses=ENDED)
     def remove(call: Call, id: Id) -> None:
         """Forget an ended job and its pictures."""
-        _own(call, id)
+        own_job(call, id)
         if not engine_of(call).remove(id):
             raise HTTPException(409, f"job {id} goes on; cancel it first")
 
     @router.get("/jobs/{id}/events", responses=NO_SUCH, response_class=StreamingResponse)
     def events(call: Call, id: Id, previews: bool = False) -> StreamingResponse:
         """Server-sent events: `job` at each change, and with `previews` now and then `preview`, a PNG in base64."""
-        _own(call, id)
+        own_job(call, id)
         return StreamingResponse(_events(engine_of(call), id, previews), media_type="text/event-stream", headers=LIVE)
 
     @router.get("/jobs/{id}/pictures/{place}", responses=NO_SUCH, response_class=FileResponse)
     def picture(call: Call, id: Id, place: Place, download: bool = False) -> FileResponse:
         """A finished picture, a PNG that tells how it was made."""
-        job, path = _own(call, id), engine_of(call).path(id, place)
+        job, path = own_job(call, id), engine_of(call).path(id, place)
         if place >= job.pictures or not path.is_file():
             raise HTTPException(404, f"job {id} has no picture {place}")
         name = f"{id}-{place}.png"
@@ -246,7 +248,7 @@ def limits(settings: Settings) -> dict[str, int]:
     }
 
 
-def _own(call: Call, id: str) -> Job:
+def own_job(call: Call, id: str) -> Job:
     """The job, of who asks; that there is one of someone else's is not told."""
     job = engine_of(call).store.get(id)
     if job is None or job.owner != owner_of(call):

@@ -48,6 +48,11 @@ def request_model(settings: Settings) -> type[BaseModel]:
         float | None,
         Field(default=None, gt=0, le=86400 * 7, description="seconds after which the job ends, wherever it is"),
     )
+    fields["keep_steps"] = (bool, Field(default=False, description="keep its steps, to look at them and to go back"))
+    fields["branch"] = (
+        Annotated[str | None, Field(pattern="^[0-9a-f]{16}:[0-9]{1,5}$")],
+        Field(default=None, description="JOB:STEP, a kept step of a job of the same sampler and steps to go on from"),
+    )
     config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
     return create_model("Job", __config__=config, **fields)  # pyright: ignore
 

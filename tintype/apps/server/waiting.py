@@ -38,12 +38,23 @@ def submitted(
     priority: int = 0,
     deadline: float | None = None,
     key: str | None = None,
+    keep: bool = False,
+    branch: str | None = None,
 ) -> Job:
     """A new job of who asks. Blocks for as long as a disk takes. Raises what HTTP is to answer."""
     engine = engine_of(call)
     call.scope["state"]["prompt"] = request.prompt
     try:
-        return engine.submit(request, owner=owner_of(call), model=model, priority=priority, deadline=deadline, key=key)
+        return engine.submit(
+            request,
+            owner=owner_of(call),
+            model=model,
+            priority=priority,
+            deadline=deadline,
+            key=key,
+            keep=keep,
+            branch=branch,
+        )
     except Full as error:
         retry = str(engine.pause)
         raise HTTPException(429, f"{error}; try again in {retry} s", headers={"Retry-After": retry}) from error

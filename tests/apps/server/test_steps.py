@@ -1,0 +1,136 @@
+"""Back in time: kept steps, what was thought at each, and branches that go on from one."""
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+from proofs import Server, ended, serving, submit
+
+import tintype
+from tintype.attribution import heat
+from tintype.generation import decode, steps
+from tintype.tasks.request import Request
+from tintype.tasks.task import resolve
+
+SENTENCE = "a red apple on a sky blue background"
+ASKED: dict[str, object] = {"prompt": SENTENCE, "seed": 3, "steps": 6, "width": 64, "height": 64, "exact": True}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with serving(tmp_path_factory.mktemp("steps")) as made:
+        yield made.ready()
+
+
+@pytest.fixture(scope="module")
+def client(server: Server) -> Iterator[httpx.Client]:
+    with server.client() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def kept(client: httpx.Client) -> str:
+    id = submit(client, **ASKED, keep_steps=True)
+    assert ended(client, id)["state"] == "done"
+    return id
+
+
+def pixels(content: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(content)).convert("RGB")).astype(int)
+
+
+def test_every_step_shows_what_was_thought(client: httpx.Client, kept: str) -> None:
+    model = tintype.load("default", device="cpu")
+    walked = list(steps(model, Request(**ASKED)))  # pyright: ignore
+    told = client.get(f"/v1/jobs/{kept}/steps").json()
+    assert told["steps"] == list(range(6))
+    assert told["sigmas"] == pytest.approx([step.sigma for step in walked])
+    for number, step in enumerate(walked):
+        found = pixels(client.get(f"/v1/jobs/{kept}/steps/{number}").content)
+        assert np.abs(found - np.asarray(decode(model, step.denoised)[0])).max() <= 1
+
+
+def test_words_are_told_where_they_were_heard(client: httpx.Client, kept: str) -> None:
+    model = tintype.load("default", device="cpu")
+    request = resolve(model, Request(**ASKED))  # pyright: ignore
+    step = list(steps(model, request))[2]
+    expected = heat(model, request, step.x, step.sigma)
+    found = client.get(f"/v1/jobs/{kept}/steps/2/words").json()
+    assert found["words"] == list(expected.words) == SENTENCE.split()
+    assert np.allclose(found["maps"], expected.maps, atol=1e-3)
+
+
+def test_a_branch_of_the_same_request_is_the_same_picture(client: httpx.Client, kept: str) -> None:
+    id = submit(client, **ASKED, branch=f"{kept}:2")
+    assert ended(client, id)["state"] == "done"
+    first, again = (client.get(f"/v1/jobs/{one}/pictures/0").content for one in (kept, id))
+    assert np.array_equal(pixels(first), pixels(again))
+    assert b"parameters" in first
+    assert b"parameters" not in again  # what it would tell does not repeat it
+
+
+def test_another_prompt_holds_from_the_branch_on(client: httpx.Client, kept: str) -> None:
+    other = ASKED | {"prompt": "a frog on a sky blue background"}
+    early, late = (submit(client, **other, branch=f"{kept}:{step}", keep_steps=True) for step in (0, 4))
+    pictures: list[np.ndarray] = []
+    for id in (kept, early, late):
+        assert ended(client, id)["state"] == "done"
+        pictures.append(pixels(client.get(f"/v1/jobs/{id}/pictures/0").content))
+    whole, soon, then = pictures
+    assert np.abs(soon - whole).mean() > 2 * np.abs(then - whole).mean() > 0
+    assert client.get(f"/v1/jobs/{late}/steps").json()["steps"] == [5]  # those that were its own
+
+
+def test_jobs_drawn_together_keep_their_own_steps(client: httpx.Client) -> None:
+    block = submit(client, prompt="a frog", steps=100, seed=9)
+    ids = [submit(client, prompt=SENTENCE, seed=seed, steps=6, keep_steps=True) for seed in (3, 4)]
+    assert ended(client, block)["state"] == "done"
+    for id in ids:
+        assert ended(client, id)["state"] == "done"
+        last = pixels(client.get(f"/v1/jobs/{id}/steps/5").content)
+        assert np.abs(last - pixels(client.get(f"/v1/jobs/{id}/pictures/0").content)).max() <= 2
+
+
+def test_what_is_not_there_is_not_shown(server: Server, client: httpx.Client, kept: str) -> None:
+    plain = submit(client, **ASKED)
+    ended(client, plain)
+    for path, sentence in (
+        (f"{plain}/steps", "its steps were not kept; ask for the picture again with keep_steps"),
+        (f"{kept}/steps/6", "step 6: expected one of those that were kept, 0 to 5"),
+        (f"{kept}/steps/1?place=1", "picture 1: job"),
+        (f"{kept}/steps/1/words?place=1", "picture 1: job"),
+    ):
+        answer = client.get(f"/v1/jobs/{path}")
+        assert answer.status_code == 404
+        assert sentence in answer.json()["error"]["message"]
+    for more, sentence in (
+        ({"branch": f"{kept}:6"}, "step 6: expected one of those that were kept"),
+        ({"branch": f"{plain}:1"}, "its steps were not kept"),
+        ({"branch": "0123456789abcdef:1"}, "there is no job '0123456789abcdef' of yours"),
+        ({"branch": "../../x:1"}, "branch"),
+        ({"keep_steps": True, "hires_scale": 2.0}, "hires_scale: steps of pictures of two sizes are not kept"),
+    ):
+        answer = client.post("/v1/jobs", json=ASKED | more)
+        assert answer.status_code == 422
+        assert sentence in answer.json()["error"]["message"]
+    with server.client(Authorization="Basic Ym9iOng=") as bob:  # another name, another owner
+        assert bob.get(f"/v1/jobs/{kept}/steps").status_code == 404
+        assert bob.post("/v1/jobs", json=ASKED | {"branch": f"{kept}:1"}).status_code == 422
+
+
+def test_a_branch_with_other_steps_fails_by_its_sentence(client: httpx.Client, kept: str) -> None:
+    told = ended(client, submit(client, **ASKED | {"steps": 7}, branch=f"{kept}:2"))
+    assert told["state"] == "failed"
+    assert "expected one of the same sampler and steps" in told["error"]
+
+
+def test_steps_are_forgotten_with_their_job(server: Server, client: httpx.Client) -> None:
+    id = submit(client, **ASKED, keep_steps=True)
+    ended(client, id)
+    assert [path.name for path in Path(server.data).rglob(f"{id}-steps*")]
+    assert client.delete(f"/v1/jobs/{id}").status_code == 204
+    assert not list(Path(server.data).rglob(f"{id}*"))
