@@ -324,19 +324,19 @@ def test_what_only_the_model_knows_to_be_wrong_is_told_beside_its_field(page: Pa
 
 def test_a_sentence_becomes_a_picture_that_clears_up_on_the_way(page: Page, server: Server):
     page.fill("#field-prompt", PROMPT)
-    page.fill("#field-steps", "80")
+    page.fill("#field-steps", "150")
     page.fill("#field-seed", "7")
     draw(page)
     expect(page.locator("img.preview")).to_be_visible(timeout=PATIENCE)
     assert page.locator("img.preview").get_attribute("src").startswith("data:image/png;base64,")
-    expect(page.locator(".sentence")).to_have_text(re.compile(r"^step \d+ of 80, \d+ seconds? left$"))
-    expect(page.locator(".heard")).to_have_text(re.compile(r"^step \d+ of 80, \d+ seconds? left$"))
+    expect(page.locator(".sentence")).to_have_text(re.compile(r"^step \d+ of 150, \d+ seconds? left$"))
+    expect(page.locator(".heard")).to_have_text(re.compile(r"^step \d+ of 150, \d+ seconds? left$"))
     picture = made(page)
     assert picture.evaluate("(one) => [one.naturalWidth, getComputedStyle(one).imageRendering]") == [64, "pixelated"]
     assert picture.bounding_box()["width"] > 300
     expect(page.locator(".heard")).to_have_text(re.compile(r"^done in "))
     [job] = ended(server)
-    assert (job["request"]["prompt"], job["request"]["seed"], job["request"]["steps"]) == (PROMPT, 7, 80)
+    assert (job["request"]["prompt"], job["request"]["seed"], job["request"]["steps"]) == (PROMPT, 7, 150)
     expect(page.locator(".latest .thumb").first).to_be_visible()
 
 
@@ -933,7 +933,7 @@ def test_a_token_is_asked_for_once_and_sent(visit: Visit, tmp_path: Path):
         page.locator("#token").fill("a-long-secret")
         page.keyboard.press("Enter")
         page.fill("#field-prompt", PROMPT)
-        page.fill("#field-steps", "40")
+        page.fill("#field-steps", "150")
         draw(page)
         expect(page.locator("img.preview")).to_be_visible(timeout=PATIENCE)
         assert made(page).get_attribute("src").startswith("blob:")
