@@ -182,6 +182,11 @@ class Engine:
         self._poke(id)
         return ended
 
+    def begun(self, id: str) -> Job | None:
+        """The job, where it is drawn now: told without asking the disk."""
+        running = self._running.get(id)
+        return None if running is None or running.over else running.job
+
     def progress(self, id: str) -> Progress:
         running = self._running.get(id)
         return Progress() if running is None else running.progress

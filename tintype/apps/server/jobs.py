@@ -259,7 +259,9 @@ def own_job(call: Call, id: str) -> Job:
 async def _events(engine: Engine, id: str, previews: bool) -> AsyncIterator[str]:
     shown, before = 0, ""
     async for job, progress in changes(engine, id, previews=previews):
-        now = (await run_in_threadpool(told, engine, job, progress)).model_dump_json()
+        is_drawn = job.state == "running"  # else its place in the line is read
+        shown_now = told(engine, job, progress) if is_drawn else await run_in_threadpool(told, engine, job, progress)
+        now = shown_now.model_dump_json()
         if now != before:
             before = now
             yield f"event: job\ndata: {now}\n\n"

@@ -83,7 +83,7 @@ async def changes(engine: Engine, id: str, *, previews: bool = False) -> AsyncIt
         while True:
             changed.clear()
             progress = engine.progress(id)
-            job = await run_in_threadpool(engine.store.get, id)
+            job = engine.begun(id) or await run_in_threadpool(engine.store.get, id)  # a step costs no thread
             if job is None:
                 return
             yield job, progress
