@@ -474,7 +474,10 @@ class Engine:
             for picture in made:
                 picture.info.clear()
         if one.job.keep:
-            self.trace(one.job.id).save(one.trace)
+            try:
+                self.trace(one.job.id).save(one.trace)
+            except ValueError as error:  # the picture is there all the same
+                log.warning("job %s: %s", one.job.id, error)
         for position, picture in enumerate(made):
             save(picture, self.path(one.job.id, position))
         sizes = [(picture.width, picture.height) for picture in made]

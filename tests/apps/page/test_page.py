@@ -353,6 +353,53 @@ def test_what_the_model_reads_is_told_while_typing(page: Page):
     expect(told).to_have_count(0)
 
 
+def test_back_in_time_and_another_way_on(page: Page, server: Server):
+    page.fill("#field-prompt", PROMPT)
+    page.fill("#field-steps", "8")
+    page.fill("#field-seed", "7")
+    draw(page)
+    made(page)
+    travel = page.locator("section.travel")
+    expect(travel).to_contain_text("after step 8 of 8", timeout=PATIENCE)
+    shown = travel.locator("img")
+    first = shown.get_attribute("src")
+    slider = travel.locator("input[type=range]")
+    slider.focus()
+    for _ in range(5):
+        page.keyboard.press("ArrowLeft")
+    expect(travel).to_contain_text("after step 3 of 8")
+    assert shown.get_attribute("src") != first
+    until(page, "document.querySelector('.travel img').naturalWidth === 64")
+    page.fill("#field-prompt", "a frog on a sky blue background")
+    travel.get_by_role("button", name="Go on from here").click()
+    for _ in range(600):
+        job, before = server.ask("/v1/jobs")[:2]
+        if job["state"] == "done" and job["request"]["prompt"].startswith("a frog"):
+            break
+        time.sleep(0.1)
+    assert job["request"] == before["request"] | {"prompt": "a frog on a sky blue background"}
+    assert server.ask(f"/v1/jobs/{job['id']}/steps")["steps"] == [3, 4, 5, 6, 7]
+
+
+def test_why_a_picture_is_what_it_is(page: Page):
+    page.fill("#field-prompt", "a frog to the left of a panda on a mint background")
+    page.fill("#field-steps", "8")
+    draw(page)
+    made(page)
+    page.locator(".frame.made button").first.click()
+    why = page.locator("details.why")
+    expect(why).to_be_visible(timeout=PATIENCE)
+    why.locator("summary").click()
+    expect(why.locator("li")).to_have_count(12, timeout=PATIENCE)
+    assert why.locator("li span").all_text_contents()[:2] == ["a", "frog"]
+    lit = "(one) => [...one.getContext('2d').getImageData(0, 0, 8, 8).data].filter((_, at) => at % 4 === 3)"
+    frog, panda = (why.locator("canvas").nth(number).evaluate(lit) for number in (1, 7))
+    sides = [[sum(cells[row * 8 + column] for row in range(8) for column in half) for half in (range(4), range(4, 8))]
+             for cells in (frog, panda)]  # fmt: skip
+    assert sides[0][0] > sides[0][1]
+    assert sides[1][1] > sides[1][0]
+
+
 def test_several_at_once(page: Page):
     page.fill("#field-prompt", PROMPT)
     page.fill("#field-steps", "4")

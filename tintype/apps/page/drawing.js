@@ -68,15 +68,36 @@ export async function draw() {
 
   const cells = made ? made.cells.map((cell) => cell.request) : [request];
   const sheet = made && {across: made.across, down: made.down, x: axes.x.field, y: axes.y.field};
+  const isKept = !made && !request.hires_scale; // its steps can be looked at afterwards
+  const also = {...(model ? {model} : {}), ...(isKept ? {keep_steps: true} : {})};
+  await sent(task, cells.map((cell) => ({task, ...cell, ...also})), sheet);
+}
+
+/**
+ * Go on from a step of a job with what the form says now: prompts and guidance; all else stays as it was.
+ * @param {object} job done, its steps kept @param {number} step
+ */
+export async function branch(job, step) {
+  const {request} = requestOf(now().capabilities.tasks[job.task].fields, now().values);
+  const {prompt = '', negative_prompt = '', cfg_scale = job.request.cfg_scale} = request;
+  const said = job.task === 'class2img' ? {cfg_scale} : {prompt, negative_prompt, cfg_scale};
+  const asked = {...job.request, ...said, model: job.model, keep_steps: true, branch: `${job.id}:${step}`};
+  set({errors: {}});
+  await sent(job.task, [asked], null);
+}
+
+/** Send jobs and show them as one drawing. */
+async function sent(task, bodies, sheet) {
+  const {fields} = now().capabilities.tasks[task];
   const key = ++keys;
-  const drawing = {key, task, jobs: cells.map(() => null), sheet, isSending: true, isStopped: false, error: ''};
+  const drawing = {key, task, jobs: bodies.map(() => null), sheet, isSending: true, isStopped: false, error: ''};
   set({drawings: [...now().drawings.slice(-49), drawing]});
   if (!matchMedia('(min-width: 48rem)').matches) { // one column: the picture may be far above what was typed
     requestAnimationFrame(() => document.querySelector('.result')?.scrollIntoView({block: 'start'}));
   }
   try {
-    for (const [place, cell] of cells.entries()) {
-      const job = await submitted(key, {task, ...cell, ...(model ? {model} : {})});
+    for (const [place, body] of bodies.entries()) {
+      const job = await submitted(key, body);
       if (job === null) break; // stopped
       merge([job]);
       const {jobs} = now().drawings.find((one) => one.key === key);

@@ -66,7 +66,6 @@ export function Viewer() {
     onCancel=${(event) => { event.preventDefault(); close(); }} onClick=${(event) => event.target === dialog.current && close()}>
     <div class="viewer-picture">
       <${Picture} key=${picture.url} path=${picture.url} alt=${picture.prompt || 'a picture without a prompt'} width=${picture.width} height=${picture.height} />
-      ${mine && html`<${Why} job=${mine} place=${Number(picture.url.split('/').at(-1))} width=${picture.width} height=${picture.height} />`}
       <button type="button" class="quiet round go before" aria-label="Newer" disabled=${place === 0} onClick=${() => go(-1)}><${Icon} name="left" /></button>
       <button type="button" class="quiet round go after" aria-label="Older" disabled=${place === pictures.length - 1} onClick=${() => go(1)}><${Icon} name="right" /></button>
     </div>
@@ -77,6 +76,7 @@ export function Viewer() {
         <button type="button" class="primary" disabled=${!mine} onClick=${() => { fillWith(requestOf(mine, picture), mine.model); say('Its settings are in the form'); }}>Use these settings</button>
       </div>
       <${SendTo} path=${picture.url} />
+      ${mine && html`<${Why} key=${picture.url} job=${mine} place=${Number(picture.url.split('/').at(-1))} />`}
       <dl class="metadata">
         ${mine && Object.entries({task: mine.task, model: mine.model, ...requestOf(mine, picture)}).filter(([name]) => name !== 'prompt').map(([name, value]) => html`
           <div key=${name}><dt>${wordFor(name)}</dt><dd>${Array.isArray(value) ? value.join('\n') : String(value)}</dd></div>`)}
