@@ -46,9 +46,11 @@ export function tieToAddress() {
     written = fragment;
     history.replaceState(null, '', fragment);
   };
-  watch(() => {
-    clearTimeout(timer);
-    timer = setTimeout(write, 250);
+  watch(() => { // soon after the first change: a picture that is drawn changes something all the time
+    timer ||= setTimeout(() => {
+      timer = 0;
+      write();
+    }, 250);
   });
   addEventListener('pagehide', write);
   addEventListener('hashchange', () => {
