@@ -829,6 +829,13 @@ def test_the_address_restores_the_form(page: Page, visit: Visit, server: Server)
     assert visit.bodies == []  # a link draws nothing by itself
 
 
+def test_an_address_gone_to_is_not_written_over(page: Page, server: Server):
+    """The page writes its own address now and then; the browser tells of another one only after the running script."""
+    page.fill("#field-prompt", "a dog")
+    page.evaluate("location.hash = '#task=class2img'; dispatchEvent(new Event('pagehide'))")
+    expect(page.locator("[data-task=class2img]")).to_have_attribute("aria-current", "true")
+
+
 # Everyone
 
 

@@ -42,9 +42,9 @@ export function tieToAddress() {
   let written = location.hash;
   const write = () => {
     const fragment = `#${fragmentOf(now())}`;
-    if (fragment === written) return;
-    written = fragment;
+    if (location.hash !== written || fragment === written) return; // gone to another address: its event is on the way
     history.replaceState(null, '', fragment);
+    written = location.hash;
   };
   watch(() => { // soon after the first change: a picture that is drawn changes something all the time
     timer ||= setTimeout(() => {
