@@ -23,7 +23,7 @@ from tintype import generation
 from tintype.families.base import LatentDiffusion
 from tintype.serving import engine as engines
 from tintype.serving.engine import Draining, Engine, Progress
-from tintype.serving.jobs import ENDED, Full, Job, Store
+from tintype.serving.jobs import ENDED, Full, Job, Store, Terms, given
 from tintype.serving.models import Models, Unknown
 from tintype.tasks.infotext import save
 from tintype.tasks.pictures import data_url
@@ -80,8 +80,8 @@ def ended(engine: Engine, job: Job) -> Job:
     raise AssertionError(f"job {job.id} goes on and on")
 
 
-def submit(engine: Engine, request: Request = USUAL, **given: object) -> Job:
-    return engine.submit(request, owner="ada", **given)  # pyright: ignore
+def submit(engine: Engine, request: Request = USUAL, **terms: object) -> Job:
+    return engine.submit(request, Terms(owner="ada", **terms))  # pyright: ignore
 
 
 class Held:
@@ -291,7 +291,7 @@ def test_what_the_open_model_cannot_do_is_refused_at_once_and_else_when_its_turn
     engine = make()
     with pytest.raises(ValueError, match="width 36"):
         submit(engine, wrong)
-    stored = engine.store.add(engines.given(wrong), model="default", owner="ada", limit=9)[0]
+    stored = engine.store.add(given(wrong), Terms(model="default", owner="ada"), limit=9)[0]
     submit(engine)
     now = ended(engine, stored)
     assert (now.state, now.fault) == ("failed", "invalid")
@@ -511,7 +511,7 @@ def test_a_watcher_is_poked_at_each_step_and_previews_are_drawn_for_those_who_lo
     monkeypatch.setattr(generation, "decode", counted)
     job = submit(engine, seeded(1, steps=6))
     seen: list[Progress] = []
-    unwatch = engine.watch(job.id, lambda: seen.append(engine.progress(job.id)), previews=True)
+    unwatch = engine.watchers.add(job.id, lambda: seen.append(engine.progress(job.id)), previews=True)
     held.go.set()
     assert ended(engine, job).state == "done"
     time.sleep(0.05)
@@ -522,11 +522,11 @@ def test_a_watcher_is_poked_at_each_step_and_previews_are_drawn_for_those_who_lo
     assert Image.open(io.BytesIO(shown[-1].preview or b"")).size == (SIZE, SIZE)
     unwatch()
     unwatch()
-    assert engine._watchers == {}
+    assert len(engine.watchers) == 0
     decoded.clear()
     seen.clear()
     other = submit(engine, seeded(2, steps=6))
-    quiet = engine.watch(other.id, lambda: None)
+    quiet = engine.watchers.add(other.id, lambda: None)
     assert ended(engine, other).state == "done"
     quiet()
     assert decoded == [1]  # the picture itself

@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from tintype.serving.jobs import ENDED, FORMAT, Full, Job, Store
+from tintype.serving.jobs import ENDED, FORMAT, Full, Job, Store, Terms
 
 MANY = 10_000
+ADA = Terms(model="default", owner="ada")
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 def add(store: Store, prompt: str = "", *, owner: str = "ada", limit: int = 100, priority: int = 0) -> Job:
-    return store.add({"prompt": prompt}, model="default", owner=owner, limit=limit, priority=priority)[0]
+    return store.add({"prompt": prompt}, Terms(model="default", owner=owner, priority=priority), limit=limit)[0]
 
 
 def test_those_of_higher_priority_come_first_and_of_equal_the_older(store: Store) -> None:
@@ -54,7 +55,7 @@ def test_no_more_wait_than_may_and_who_leaves_the_queue_makes_room(store: Store)
 
 def test_a_key_is_one_job_of_one_owner_even_when_the_queue_is_full(store: Store) -> None:
     def keyed(owner: str, key: str) -> tuple[Job, bool]:
-        return store.add({}, model="default", owner=owner, limit=2, key=key)
+        return store.add({}, Terms(model="default", owner=owner, key=key), limit=2)
 
     first, is_new = keyed("ada", "k")
     other, other_is_new = keyed("bob", "k")
@@ -126,9 +127,7 @@ def test_what_ran_when_the_process_died_is_interrupted_and_what_waited_waits(tmp
 
 def test_an_ended_job_keeps_no_pictures_that_it_was_given(store: Store) -> None:
     long = "data:image/png;base64," + "A" * 100_000
-    failed, interrupted = (
-        store.add({"image": long, "prompt": "data: a word"}, model="default", owner="ada", limit=9)[0] for _ in range(2)
-    )
+    failed, interrupted = (store.add({"image": long, "prompt": "data: a word"}, ADA, limit=9)[0] for _ in range(2))
     store.end(failed.id, "failed", fault="invalid")
     store.begin([interrupted.id])
     store.recover()
@@ -141,7 +140,8 @@ def test_an_ended_job_keeps_no_pictures_that_it_was_given(store: Store) -> None:
 
 def test_late_ones_are_those_whose_time_ran_out_while_they_waited(store: Store) -> None:
     late, early, _, runs = (
-        store.add({}, model="default", owner="ada", limit=9, deadline=deadline)[0] for deadline in (10, 30, None, 10)
+        store.add({}, Terms(model="default", owner="ada", deadline=deadline), limit=9)[0]
+        for deadline in (10, 30, None, 10)
     )
     store.begin([runs.id])
     assert store.late(20) == [late.id]
@@ -186,10 +186,10 @@ def test_a_page_of_ten_thousand_pictures_takes_less_than_fifty_milliseconds(stor
 ADDS = """
 import sys
 from pathlib import Path
-from tintype.serving.jobs import Store
+from tintype.serving.jobs import Store, Terms
 store = Store(Path(sys.argv[1]))
 while True:
-    job, _ = store.add({"prompt": "x" * 5000}, model="default", owner="ada", limit=10**6)
+    job, _ = store.add({"prompt": "x" * 5000}, Terms(owner="ada", model="default"), limit=10**6)
     sys.stdout.write(job.id + "\\n")
     sys.stdout.flush()
 """
@@ -217,11 +217,11 @@ def test_a_full_disk_changes_nothing_and_the_store_goes_on_when_there_is_room(st
     (pages,) = store._file.execute("PRAGMA page_count").fetchone()
     store._file.execute(f"PRAGMA max_page_count = {pages}")
     with pytest.raises(sqlite3.OperationalError) as told:
-        store.add({"prompt": "x" * 100_000}, model="default", owner="ada", limit=9)
+        store.add({"prompt": "x" * 100_000}, ADA, limit=9)
     assert told.value.sqlite_errorcode == sqlite3.SQLITE_FULL
     assert store.line() == [job.id]
     store._file.execute("PRAGMA max_page_count = 1000000")
-    assert store.add({"prompt": "x" * 100_000}, model="default", owner="ada", limit=9)[1]
+    assert store.add({"prompt": "x" * 100_000}, ADA, limit=9)[1]
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import uvicorn
 
 from tintype.apps.server.app import make_app, make_engine
 from tintype.apps.server.settings import Settings
+from tintype.apps.server.wire import Wire
 from tintype.common.files import reserved
 
 NAMED = ("host", "port", "queue", "batch", "grace", "device", "log_prompts")
@@ -33,6 +34,7 @@ def serve(arguments: argparse.Namespace) -> int:
         config = uvicorn.Config(
             make_app(settings, engine),
             host=settings.host,
+            http=Wire,
             access_log=False,
             server_header=False,
             log_level="warning",

@@ -29,9 +29,9 @@ def whole_file(path: Path) -> Generator[Path]:
     try:
         yield temporary
         os.chmod(temporary, 0o666 & ~_umask())
-        _flush(temporary)
+        flush(temporary)
         os.replace(temporary, path)
-        _flush(path.parent)
+        flush(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -45,13 +45,13 @@ def whole_folder(path: Path, *, replace: bool = False) -> Generator[Path]:
         yield temporary
         os.chmod(temporary, 0o777 & ~_umask())
         for file in temporary.rglob("*"):
-            _flush(file)
-        _flush(temporary)
+            flush(file)
+        flush(temporary)
         if replace and path.exists():
             _exchange(temporary, path)
         else:
             os.rename(temporary, path)
-        _flush(path.parent)
+        flush(path.parent)
     finally:
         remove_folder(temporary)
 
@@ -95,7 +95,8 @@ def _umask() -> int:
     return mask
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,31 +1,28 @@
 """The worker: takes jobs from the store in their order, draws those that go together in one batch, says how far it is.
 
 One thread owns the model. Whoever watches a job is poked when it changes, and reads what it has become; nothing waits
-for a watcher. All that is told of a job is on disk first.
+for a watcher. All that is told of a job is in the store first.
 """
 
 import dataclasses
-import errno
-import io
 import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tintype.common.config import Json, from_json, to_json
-from tintype.serving.jobs import Job, State, Store, is_full
+from tintype.common.config import Json
+from tintype.serving.faults import fault_of
+from tintype.serving.jobs import Job, State, Store, Terms, asked, given
 from tintype.serving.models import Models, give_back
-from tintype.serving.traces import Trace
-from tintype.tasks.request import MODELS, NAMED, Request
+from tintype.serving.traces import Past
+from tintype.serving.watchers import Watchers
+from tintype.tasks.request import MODELS, Request
 
 if TYPE_CHECKING:
-    from PIL import Image
-
-    from tintype.attribution import Heat
     from tintype.diffusion.step import Step
     from tintype.families.base import LatentDiffusion
 
@@ -33,20 +30,8 @@ log = logging.getLogger(__name__)
 
 LOOKED_AT = 32  # waiting jobs that may join a batch
 SHARE = 0.05  # of the time may go into previews
+BETWEEN = 0.04  # seconds between two steps that are told: each takes time from the drawing
 PATIENCE = 1.0  # seconds between two looks for jobs whose time has run out
-
-
-def given(request: Request) -> dict[str, Json]:
-    """The request as JSON, without what is as usual."""
-    values = to_json(request)
-    assert isinstance(values, dict)
-    usual = {field.name: to_json(field.default) for field in dataclasses.fields(Request)}
-    return {name: value for name, value in values.items() if value != usual[name]}
-
-
-def asked(job: Job) -> Request:
-    """The request of a job."""
-    return from_json(Request, job.request)
 
 
 class Draining(Exception):
@@ -86,6 +71,8 @@ class Engine:
         self.store = store
         self.models = models
         self.pictures = pictures
+        self.past = Past(store, models, pictures)
+        self.watchers = Watchers()
         self.queue = queue
         self.batch = batch
         self.ready = threading.Event()
@@ -94,8 +81,7 @@ class Engine:
         self._drained = 0.0
         self._bell = threading.Condition()  # held where jobs begin and end, so that nobody sees one in between
         self._running: dict[str, _Running] = {}
-        self._watchers: dict[str, list[tuple[Callable[[], None], bool]]] = {}
-        self._looked = self._next_preview = 0.0
+        self._looked = self._told = self._next_preview = 0.0
         self._unwritten = False  # the end of a job that the disk did not take
         self._usual = 1.0  # seconds that a job takes, on average lately
         self.made = 0
@@ -127,45 +113,20 @@ class Engine:
             self._thread.join(10)
         self.store.close()
 
-    def submit(
-        self,
-        request: Request,
-        *,
-        owner: str,
-        model: str | None = None,
-        priority: int = 0,
-        deadline: float | None = None,
-        key: str | None = None,
-        keep: bool = False,
-        branch: str | None = None,
-    ) -> Job:
-        """Queue a request; with `keep` its steps are kept, with `branch` it goes on from one of those («JOB:STEP»).
-        Raises `ValueError` for a request that its model, where it is open, cannot serve; `Unknown` for a model that is
-        not there; `Full` and `Draining` where nothing more is taken."""
+    def submit(self, request: Request, terms: Terms) -> Job:
+        """Queue a request. Raises `ValueError` for one that its model, where it is open, cannot serve; `Unknown` for a
+        model that is not there; `Full` and `Draining` where nothing more is taken."""
         if self.draining or self.failure is not None:
             raise Draining(self.failure or "the server is stopping")
-        name = model or MODELS.get(request.task, "default")
-        self.models.check(name)
+        terms = dataclasses.replace(terms, model=terms.model or MODELS.get(request.task, "default"))
+        self.models.check(terms.model)
         current = self.models.current
-        if current is not None and current[0] == name:
+        if current is not None and current[0] == terms.model:
             from tintype.tasks.task import resolve
 
             resolve(current[1], request)
-        if (keep or branch) and request.hires_scale is not None:
-            raise ValueError("hires_scale: steps of pictures of two sizes are not kept; leave out one of them")
-        if branch is not None:
-            self._check_branch(branch, owner=owner, model=name)
-        job, _ = self.store.add(
-            given(request),
-            model=name,
-            owner=owner,
-            limit=self.queue,
-            priority=priority,
-            deadline=deadline,
-            key=key,
-            keep=keep,
-            branch=branch,
-        )
+        self.past.check(request, terms)
+        job, _ = self.store.add(given(request), terms, limit=self.queue)
         with self._bell:
             self._bell.notify_all()
         return job
@@ -179,7 +140,7 @@ class Engine:
                 running.cancelled = True
                 return True
             ended = self.store.end(id, "cancelled", fault="cancelled", error="cancelled before it began")
-        self._poke(id)
+        self.watchers.tell(id)
         return ended
 
     def begun(self, id: str) -> Job | None:
@@ -191,67 +152,8 @@ class Engine:
         running = self._running.get(id)
         return Progress() if running is None else running.progress
 
-    def watch(self, id: str, poke: Callable[[], None], *, previews: bool = False) -> Callable[[], None]:
-        """Call `poke`, from any thread, whenever the job changed; what is given back ends that. `poke` must neither
-        wait nor raise."""
-        entry = (poke, previews)
-        with self._bell:
-            self._watchers.setdefault(id, []).append(entry)
-
-        def end() -> None:
-            with self._bell:
-                entries = self._watchers.get(id, [])
-                if entry in entries:
-                    entries.remove(entry)
-                if not entries:
-                    self._watchers.pop(id, None)
-
-        return end
-
     def path(self, id: str, position: int) -> Path:
         return self.pictures / f"{id}-{position}.png"
-
-    def trace(self, id: str) -> Trace:
-        """The steps of a job, where they are kept."""
-        return Trace(path=self.pictures / f"{id}-steps.safetensors")
-
-    def estimate(self, job: Job, step: int, place: int) -> bytes:
-        """A PNG of what the network thought after a kept step (from 0) that the picture at this place would be. Raises
-        `ValueError` where there is none, or the job's model is not open now."""
-        from tintype.generation import decode
-
-        model = self._open_for(job)
-        rows = self.trace(job.id).step(step).denoised[place : place + 1]
-        if not len(rows):
-            raise ValueError(f"picture {place}: job {job.id} has no such")
-        return _png(decode(model, rows)[0])
-
-    def heat(self, job: Job, step: int, place: int) -> "Heat":
-        """Which part of the picture at this place listened to which word at a kept step. Raises `ValueError` as
-        `estimate` does, and for tasks that begin with a picture, which is not kept."""
-        from tintype.attribution import heat
-
-        if any(name in job.request for name in NAMED):
-            raise ValueError(f"job {job.id} began with a picture, which is not kept; expected one of text or boxes")
-        model, found = self._open_for(job), self.trace(job.id).step(step)
-        if not 0 <= place < len(found.x):
-            raise ValueError(f"picture {place}: job {job.id} has no such")
-        return heat(model, asked(job), found.x[place : place + 1], found.sigma)
-
-    def _open_for(self, job: Job) -> "LatentDiffusion":
-        current = self.models.current
-        if current is None or current[0] != job.model:
-            raise ValueError(f"model {job.model} is not open now; ask for a picture of it first")
-        return current[1]
-
-    def _check_branch(self, branch: str, *, owner: str, model: str) -> None:
-        id, _, step = branch.partition(":")
-        job = self.store.get(id)
-        if job is None or job.owner != owner:
-            raise ValueError(f"branch {branch!r}: there is no job {id!r} of yours")
-        if job.model != model:
-            raise ValueError(f"branch {branch!r}: model {job.model} drew it; expected the same model")
-        self.trace(id).step(_number(step))
 
     def remove(self, id: str) -> bool:
         """Forget an ended job, its pictures and its steps; False for one that goes on."""
@@ -341,8 +243,7 @@ class Engine:
 
         if one.job.branch is None:
             return steps(model, one.request)
-        id, _, step = one.job.branch.partition(":")
-        return steps_from(model, one.request, self.trace(id).step(_number(step)))
+        return steps_from(model, one.request, self.past.step(one.job.branch))
 
     def _together(self, model: "LatentDiffusion", drawn: list[_Running]) -> "Iterator[Step]":
         """The walk of the first job and of those that wait and go with it, which are added to `drawn`."""
@@ -401,6 +302,8 @@ class Engine:
         now = time.time()
         if now - self._looked > PATIENCE:
             self._expire()
+        is_time = now - self._told > BETWEEN
+        self._told = now if is_time else self._told
         for number, one in enumerate(drawn):
             if one.over or self._ended_early(one, now):
                 continue
@@ -415,7 +318,8 @@ class Engine:
                 preview=shown or before.preview,
                 previews=before.previews + (shown is not None),
             )
-            self._poke(one.job.id)
+            if shown is not None or is_time:
+                self.watchers.tell(one.job.id, step=True)
 
     def _ended_early(self, one: _Running, now: float) -> bool:
         """Whether it was cancelled, or its time ran out."""
@@ -427,16 +331,15 @@ class Engine:
 
     def _preview(self, model: "LatentDiffusion", step: "Step", drawn: Sequence[_Running], number: int) -> bytes | None:
         """The estimate of this job's first picture, where someone wants to see it and it is cheap enough."""
+        from tintype.data.pictures import encode
         from tintype.generation import decode
 
         one = drawn[number]
-        if not any(previews for _, previews in list(self._watchers.get(one.job.id, ()))):
-            return None
-        if time.perf_counter() < self._next_preview:
+        if not self.watchers.want_previews(one.job.id) or time.perf_counter() < self._next_preview:
             return None
         started = time.perf_counter()
         [picture] = decode(model, self._rows(step, drawn, number).denoised[:1])
-        content = _png(picture)
+        content = encode(picture, "png")
         ended = time.perf_counter()
         self._next_preview = ended + (ended - started) * (1 / SHARE - 1)
         return content
@@ -475,7 +378,7 @@ class Engine:
                 picture.info.clear()
         if one.job.keep:
             try:
-                self.trace(one.job.id).save(one.trace)
+                self.past.trace(one.job.id).save(one.trace)
             except ValueError as error:  # the picture is there all the same
                 log.warning("job %s: %s", one.job.id, error)
         for position, picture in enumerate(made):
@@ -513,10 +416,10 @@ class Engine:
             except sqlite3.Error as refused:
                 log.error("job %s is %s, which cannot be written: %s", one.job.id, state, refused)
                 self._unwritten = True
-        self._poke(one.job.id)
+        self.watchers.tell(one.job.id)
 
     def _fail(self, one: _Running, error: Exception) -> None:
-        fault, sentence = _told(error)
+        fault, sentence = fault_of(error)
         if fault == "internal":  # a fault of ours
             log.error("job %s", one.job.id, exc_info=error)
         if fault == "out_of_memory":
@@ -530,7 +433,7 @@ class Engine:
         for job in self.store.recover():
             log.warning("job %s was interrupted", job.id)
             self._remove_pictures(job.id)
-            self._poke(job.id)
+            self.watchers.tell(job.id)
 
     def _expire(self) -> None:
         """Jobs whose time ran out while they waited."""
@@ -538,37 +441,10 @@ class Engine:
         try:
             for id in self.store.late(now):
                 self.store.end(id, "expired", fault="expired", error="its time ran out while it waited")
-                self._poke(id)
+                self.watchers.tell(id)
         except sqlite3.Error as error:
             log.error("jobs whose time ran out cannot be ended: %s", error)
 
-    def _poke(self, id: str) -> None:
-        for poke, _ in list(self._watchers.get(id, ())):
-            poke()
-
     def _remove_pictures(self, id: str) -> None:
-        for path in (*self.pictures.glob(f"{id}-*.png"), self.trace(id).path):
+        for path in (*self.pictures.glob(f"{id}-*.png"), self.past.trace(id).path):
             path.unlink(missing_ok=True)
-
-
-def _number(step: str) -> int:
-    return int(step) if step.isdecimal() and len(step) < 6 else -1
-
-
-def _png(picture: "Image.Image") -> bytes:
-    content = io.BytesIO()
-    picture.save(content, format="PNG", compress_level=1)
-    return content.getvalue()
-
-
-def _told(error: Exception) -> tuple[str, str]:
-    """A word for what went wrong, and a sentence for who asked."""
-    if isinstance(error, ValueError):
-        return "invalid", str(error)
-    if isinstance(error, FloatingPointError):
-        return "not_numbers", str(error)
-    if (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)) or is_full(error):
-        return "no_space", "the disk of the server is full; try again when there is room"
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "allocate memory" in str(error):
-        return "out_of_memory", "not enough memory for this request; ask for a smaller picture or fewer at once"
-    return "internal", "an error inside the server; its log tells more"

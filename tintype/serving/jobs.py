@@ -1,7 +1,8 @@
 """What is asked of the server and what becomes of it: jobs, and the store that outlives the process.
 
-One SQLite file in WAL mode. Every change is one transaction on disk before it is told to anyone, so a process that is
-killed loses no job: those that waited wait again, and the one that ran is marked `interrupted`.
+One SQLite file in WAL mode. Every change is one transaction, with the system before it is told to anyone, so a process
+that is killed loses no job: those that waited wait again, and the one that ran is marked `interrupted`. A machine that
+loses its power may lose what happened since the last `flush`.
 """
 
 import json
@@ -11,9 +12,13 @@ import threading
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Literal
+
+from tintype.common.config import Json, from_json, to_json
+from tintype.common.files import flush
+from tintype.tasks.request import Request
 
 State = Literal["queued", "running", "done", "failed", "cancelled", "expired", "interrupted"]
 ENDED: tuple[State, ...] = ("done", "failed", "cancelled", "expired", "interrupted")
@@ -47,28 +52,48 @@ class Full(Exception):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Job:
-    """`request`: the fields of a `Request` that were given, as JSON. `number`: the order in which jobs came.
-    `deadline`: seconds since the epoch. `fault`: a word for what went wrong, `error` a sentence. `keep`: whether its
-    steps are kept; `branch`: «JOB:STEP», the kept step of another that it goes on from."""
+class Terms:
+    """On which terms a picture is asked for. `model`: its name, empty for the embedded one of the task; `deadline`:
+    seconds since the epoch; `key`: the owner's own name for the job, who asks again with it gets the same one; `keep`:
+    whether its steps are kept; `branch`: «JOB:STEP», the kept step of another that it goes on from."""
+
+    owner: str
+    model: str = ""
+    priority: int = 0
+    deadline: float | None = None
+    key: str | None = None
+    keep: bool = False
+    branch: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job(Terms):
+    """`request`: the fields of a `Request` that were given, as JSON. `number`: the order in which jobs came. `fault`: a
+    word for what went wrong, `error` a sentence."""
 
     id: str
     number: int
-    owner: str
-    key: str | None
     state: State
-    model: str
     request: dict[str, object]
-    priority: int
-    deadline: float | None
     created: float
     started: float | None = None
     ended: float | None = None
     error: str | None = None
     fault: str | None = None
     pictures: int = 0
-    keep: bool = False
-    branch: str | None = None
+
+
+def given(request: Request) -> dict[str, Json]:
+    """The request as JSON, without what is as usual."""
+    values = to_json(request)
+    assert isinstance(values, dict)
+    usual = {field.name: to_json(field.default) for field in fields(Request)}
+    return {name: value for name, value in values.items() if value != usual[name]}
+
+
+def asked(job: Job) -> Request:
+    """The request of a job."""
+    return from_json(Request, job.request)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,6 +116,7 @@ class Store:
 
     def __init__(self, path: Path) -> None:
         self._turn = threading.Lock()
+        self._log = path.with_name(f"{path.name}-wal")
         self.count = 0  # of jobs that wait, to be read by whoever cannot wait for a turn
         try:
             self._file = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=10)
@@ -103,6 +129,7 @@ class Store:
 
     def _prepare(self, path: Path) -> None:
         self._file.execute("PRAGMA journal_mode = WAL")
+        self._file.execute("PRAGMA synchronous = NORMAL")  # the disk is waited for by `flush` alone
         with self._changing():
             (found,) = self._file.execute("PRAGMA user_version").fetchone()
             if found == 0:
@@ -111,25 +138,15 @@ class Store:
                 self._file.execute(f"PRAGMA user_version = {FORMAT}")
             elif found != FORMAT:
                 raise ValueError(f"{path} is of format {found}; expected {FORMAT}: name another folder with --data")
+        flush(path.parent)  # the names of its files
 
-    def add(
-        self,
-        request: Mapping[str, object],
-        *,
-        model: str,
-        owner: str,
-        limit: int,
-        priority: int = 0,
-        deadline: float | None = None,
-        key: str | None = None,
-        keep: bool = False,
-        branch: str | None = None,
-    ) -> tuple[Job, bool]:
+    def add(self, request: Mapping[str, object], terms: Terms, *, limit: int) -> tuple[Job, bool]:
         """A new job at its place in the queue, or the one that this owner's key was given to before (False). Raises
         `Full` where `limit` jobs wait already."""
         with self._changing():
-            if key is not None:
-                row = self._file.execute("SELECT * FROM jobs WHERE owner = ? AND key = ?", (owner, key)).fetchone()
+            if terms.key is not None:
+                known = self._file.execute("SELECT * FROM jobs WHERE owner = ? AND key = ?", (terms.owner, terms.key))
+                row = known.fetchone()
                 if row is not None:
                     return _job(row), False
             (waiting,) = self._file.execute("SELECT count(*) FROM jobs WHERE state = 'queued'").fetchone()
@@ -139,25 +156,13 @@ class Store:
             job = Job(
                 id=secrets.token_hex(8),
                 number=last + 1,
-                owner=owner,
-                key=key,
                 state="queued",
-                model=model,
                 request=dict(request),
-                priority=priority,
-                deadline=deadline,
                 created=time.time(),
-                keep=keep,
-                branch=branch,
+                **asdict(terms),
             )
-            self._file.execute(
-                "INSERT INTO jobs (id, number, owner, key, state, model, request, priority, deadline, created, keep,"
-                " branch) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    job.id, job.number, owner, key, job.state, model, json.dumps(request), priority, deadline,
-                    job.created, keep, branch,
-                ),
-            )  # fmt: skip
+            row = asdict(job) | {"request": json.dumps(request)}
+            self._file.execute(f"INSERT INTO jobs ({', '.join(row)}) VALUES (:{', :'.join(row)})", row)
             return job, True
 
     def get(self, id: str) -> Job | None:
@@ -187,9 +192,8 @@ class Store:
         return list(self._jobs(f"{whose}ORDER BY number DESC LIMIT ?", (*([owner] if owner else []), count)))
 
     def begin(self, ids: Sequence[str]) -> list[Job]:
-        """Those of these that still wait, now running. Nothing waits for the disk: should the power fail just now, they
-        wait again."""
-        with self._changing(flushed=False):
+        """Those of these that still wait, now running."""
+        with self._changing():
             begun = [
                 row
                 for id in ids
@@ -271,6 +275,10 @@ class Store:
             ).fetchall()
         return [Kept(**dict(row)) for row in rows]
 
+    def flush(self) -> None:
+        """Wait until all that was written so far is on the disk."""
+        flush(self._log)
+
     def close(self) -> None:
         with self._turn:
             self._file.close()
@@ -281,10 +289,9 @@ class Store:
         return map(_job, rows)
 
     @contextmanager
-    def _changing(self, *, flushed: bool = True) -> Generator[None]:
-        """A transaction; when it ends it is on the disk, or else with the system, where a killed process loses none."""
+    def _changing(self) -> Generator[None]:
+        """A transaction."""
         with self._turn:
-            self._file.execute(f"PRAGMA synchronous = {'FULL' if flushed else 'NORMAL'}")
             self._file.execute("BEGIN IMMEDIATE")
             try:
                 yield

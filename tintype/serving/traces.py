@@ -5,8 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tintype.serving.jobs import Job, Store, Terms, asked
+from tintype.serving.models import Models
+from tintype.tasks.request import NAMED, Request
+
 if TYPE_CHECKING:
+    from tintype.attribution import Heat
     from tintype.diffusion.step import Step
+    from tintype.families.base import LatentDiffusion
 
 LARGEST = 256 * 2**20  # bytes of one job's steps
 
@@ -57,3 +63,65 @@ class Trace:
         places: list[tuple[int, int]] = found["place"].tolist()
         each = zip(places, sigmas, found["x"], found["denoised"], strict=True)
         return [Step(index, count, sigma, x, denoised) for (index, count), sigma, x, denoised in each]
+
+
+class Past:
+    """What is done with the kept steps of jobs: `pictures` is the folder that they are in, beside the pictures."""
+
+    def __init__(self, store: Store, models: Models, pictures: Path) -> None:
+        self._store = store
+        self._models = models
+        self._pictures = pictures
+
+    def trace(self, id: str) -> Trace:
+        """The steps of a job, where they are kept."""
+        return Trace(path=self._pictures / f"{id}-steps.safetensors")
+
+    def check(self, request: Request, terms: Terms) -> None:
+        """Raises `ValueError` for steps that will not be kept, or a branch that none of the owner's begins."""
+        if (terms.keep or terms.branch) and request.hires_scale is not None:
+            raise ValueError("hires_scale: steps of pictures of two sizes are not kept; leave out one of them")
+        if terms.branch is None:
+            return
+        id = terms.branch.partition(":")[0]
+        job = self._store.get(id)
+        if job is None or job.owner != terms.owner:
+            raise ValueError(f"branch {terms.branch!r}: there is no job {id!r} of yours")
+        if job.model != terms.model:
+            raise ValueError(f"branch {terms.branch!r}: model {job.model} drew it; expected the same model")
+        self.step(terms.branch)
+
+    def step(self, branch: str) -> "Step":
+        """The step that a branch begins with. Raises `ValueError` where there is none."""
+        id, _, step = branch.partition(":")
+        return self.trace(id).step(int(step) if step.isdecimal() and len(step) < 6 else -1)
+
+    def estimate(self, job: Job, step: int, place: int) -> bytes:
+        """A PNG of what the network thought after a kept step (from 0) that the picture at this place would be. Raises
+        `ValueError` where there is none, or the job's model is not open now."""
+        from tintype.data.pictures import encode
+        from tintype.generation import decode
+
+        model = self._open_for(job)
+        rows = self.trace(job.id).step(step).denoised[place : place + 1]
+        if not len(rows):
+            raise ValueError(f"picture {place}: job {job.id} has no such")
+        return encode(decode(model, rows)[0], "png")
+
+    def heat(self, job: Job, step: int, place: int) -> "Heat":
+        """Which part of the picture at this place listened to which word at a kept step. Raises `ValueError` as
+        `estimate` does, and for tasks that begin with a picture, which is not kept."""
+        from tintype.attribution import heat
+
+        if any(name in job.request for name in NAMED):
+            raise ValueError(f"job {job.id} began with a picture, which is not kept; expected one of text or boxes")
+        model, found = self._open_for(job), self.trace(job.id).step(step)
+        if not 0 <= place < len(found.x):
+            raise ValueError(f"picture {place}: job {job.id} has no such")
+        return heat(model, asked(job), found.x[place : place + 1], found.sigma)
+
+    def _open_for(self, job: Job) -> "LatentDiffusion":
+        current = self._models.current
+        if current is None or current[0] != job.model:
+            raise ValueError(f"model {job.model} is not open now; ask for a picture of it first")
+        return current[1]

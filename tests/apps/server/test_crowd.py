@@ -4,6 +4,7 @@ How quickly is measured by benchmarks/serving.py on a machine that does nothing 
 """
 
 import json
+import selectors
 import socket
 import threading
 import time
@@ -23,30 +24,38 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 def crowd(server: Server, count: int, body: dict[str, object]) -> list[tuple[int, dict[str, str], bytes, float]]:
-    """Status, headers, body and seconds to the answer of requests sent at once, each by a client of its own."""
-    address, gate = urlsplit(server.url), threading.Barrier(count)
-    text = json.dumps(body).encode()
+    """Status, headers, body and seconds to the answer of requests sent at once, each by a connection of its own. One
+    thread sends and reads them all: so many would wait for each other as long as for the server."""
+    address, text = urlsplit(server.url), json.dumps(body).encode()
     head = "POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n"
+    whole = f"{head}Content-Length: {len(text)}\r\n\r\n".encode() + text
     found: list[tuple[int, dict[str, str], bytes, float]] = []
-
-    def one() -> None:
-        with socket.create_connection((address.hostname, address.port), timeout=60) as line:
-            gate.wait()
-            began = time.perf_counter()
-            line.sendall(f"{head}Content-Length: {len(text)}\r\n\r\n".encode() + text)
-            answer = b"".join(iter(lambda: line.recv(65536), b""))
-            took = time.perf_counter() - began
-        top, _, content = answer.partition(b"\r\n\r\n")
-        status, *fields = top.decode().split("\r\n")
-        headers = dict(field.lower().split(": ", 1) for field in fields)
-        found.append((int(status.split()[1]), headers, content, took))
-
-    threads = [threading.Thread(target=one) for _ in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with selectors.DefaultSelector() as open_ones:
+        for _ in range(count):
+            line = socket.create_connection((address.hostname, address.port), timeout=60)
+            open_ones.register(line, selectors.EVENT_READ, [0.0, b""])
+        for key in open_ones.get_map().values():
+            key.data[0] = time.perf_counter()
+            assert isinstance(key.fileobj, socket.socket)
+            key.fileobj.sendall(whole)
+        while open_ones.get_map():
+            ready = open_ones.select(60)
+            assert ready, "no answer"
+            for key, _ in ready:
+                assert isinstance(key.fileobj, socket.socket)
+                came = key.fileobj.recv(65536)
+                key.data[1] += came
+                if not came:
+                    found.append((*_read(key.data[1]), time.perf_counter() - key.data[0]))
+                    open_ones.unregister(key.fileobj)
+                    key.fileobj.close()
     return found
+
+
+def _read(answer: bytes) -> tuple[int, dict[str, str], bytes]:
+    top, _, content = answer.partition(b"\r\n\r\n")
+    status, *fields = top.decode().split("\r\n")
+    return int(status.split()[1]), dict(field.lower().split(": ", 1) for field in fields), content
 
 
 def test_of_a_crowd_so_many_wait_as_may_and_the_others_are_told_when_to_come_again(server: Server) -> None:

@@ -1,6 +1,7 @@
 """From the start to the end, however it comes: what was taken is kept, what was drawn whole, and it always answers."""
 
 import json
+import os
 import signal
 import socket
 import sqlite3
@@ -20,8 +21,8 @@ from proofs import LONG, PATIENCE, SMALL, Server, begin, ended, percentile, runn
 
 from tintype.apps.server.app import make_app, make_engine
 from tintype.apps.server.settings import Settings
-from tintype.apps.server.waiting import finished, submitted
-from tintype.serving.jobs import Store
+from tintype.apps.server.waiting import finished, owner_of, submitted
+from tintype.serving.jobs import Store, Terms
 from tintype.tasks.request import Request
 
 USABLE = 10.0  # seconds; 2 are promised on a machine that does nothing else, see benchmarks/serving.py
@@ -227,7 +228,11 @@ class Waited:
         async def waited(call: Call, steps: int, size: int = 32, timeout: float | None = None) -> dict[str, str]:
             request = Request(prompt="a red apple", seed=1, steps=steps, width=size, height=size)
             deadline = None if timeout is None else time.time() + timeout
-            return {"id": (await finished(call, submitted(call, request, deadline=deadline))).id}
+            return {
+                "id": (
+                    await finished(call, submitted(call, request, Terms(owner=owner_of(call), deadline=deadline)))
+                ).id
+            }
 
         self.server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
         self.thread = threading.Thread(target=self.server.run)
@@ -256,11 +261,29 @@ def test_who_waits_gets_the_job_that_is_done(waited: Waited) -> None:
     assert waited.engine.store.get(answer.json()["id"]).state == "done"  # pyright: ignore
 
 
+def test_a_job_is_on_the_disk_before_it_is_promised(waited: Waited, monkeypatch: pytest.MonkeyPatch) -> None:
+    flushed: list[tuple[str, int]] = []
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        real(descriptor)
+        flushed.append((os.readlink(f"/proc/self/fd/{descriptor}"), len(waited.engine.store.recent(None, 500))))
+
+    before = len(waited.engine.store.recent(None, 500))
+    monkeypatch.setattr(os, "fsync", fsync)
+    answer = httpx.post(f"{waited.url}/v1/jobs", json=SMALL, trust_env=False)
+    monkeypatch.undo()
+    assert answer.status_code == 202
+    assert [told for told in flushed if told[0].endswith("queue.sqlite-wal")] == [
+        (str(waited.engine.pictures.parent / "queue.sqlite-wal"), before + 1)
+    ]
+
+
 @pytest.mark.parametrize("when", ["waiting", "drawn"])
 def test_who_leaves_takes_the_job_along_before_its_next_step(waited: Waited, when: str) -> None:
     engine, before = waited.engine, waited.engine.store.recent(None, 1)
     long = Request(prompt="a dog", steps=150, width=256, height=256)
-    block = engine.submit(long, owner="ada") if when == "waiting" else None
+    block = engine.submit(long, Terms(owner="ada")) if when == "waiting" else None
     with socket.create_connection(("127.0.0.1", waited.port)) as line:
         line.sendall(b"POST /waited?steps=150&size=256 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n")
         wait_until(lambda: engine.store.recent(None, 1) != before and engine.store.recent(None, 1)[0].owner != "ada")

@@ -9,6 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from prometheus_client import CollectorRegistry
 
+from tintype.apps.server.capabilities import capability_routes
 from tintype.apps.server.guard import Guard
 from tintype.apps.server.health import gauges, health_routes
 from tintype.apps.server.jobs import job_routes
@@ -57,6 +58,7 @@ def make_app(settings: Settings, engine: Engine) -> FastAPI:
     gauges(engine, registry)
     app.include_router(health_routes())
     app.include_router(job_routes(settings))
+    app.include_router(capability_routes(settings))
     app.include_router(step_routes())
     app.include_router(reading_routes())
     app.include_router(openai_routes(settings))

@@ -4,7 +4,6 @@ import base64
 import dataclasses
 import json
 import time
-import typing
 from collections.abc import AsyncIterator
 from typing import Annotated, Any, Literal
 
@@ -14,13 +13,11 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, StreamingResponse
 from pydantic import BaseModel
 
-from tintype.apps.server.schema import as_request, bounds_of, request_model
+from tintype.apps.server.schema import as_request, request_model
 from tintype.apps.server.settings import Settings
 from tintype.apps.server.waiting import changes, engine_of, owner_of, submitted
-from tintype.common.version import VERSION
 from tintype.serving.engine import Engine, Progress
-from tintype.serving.jobs import Job, Kept, State
-from tintype.tasks.request import BOUNDS, MODELS, NAMED, TASKS, Request, takes
+from tintype.serving.jobs import Job, Kept, State, Terms
 
 Id = Annotated[str, Path(pattern="^[0-9a-f]{16}$", description="of a job")]
 Place = Annotated[int, Path(ge=0, le=1023, description="of the picture among the job's, from 0")]
@@ -111,16 +108,17 @@ def job_routes(settings: Settings) -> APIRouter:
         except ValueError as error:
             raise HTTPException(422, str(error)) from error
         timeout: float | None = values["timeout"]
-        job = submitted(
-            call,
-            request,
-            model=values["model"],
+        terms = Terms(
+            owner=owner_of(call),
+            model=values["model"] or "",
             priority=values["priority"],
             deadline=None if timeout is None else time.time() + timeout,
             key=idempotency_key or None,
             keep=values["keep_steps"],
             branch=values["branch"],
         )
+        job = submitted(call, request, terms)
+        engine_of(call).store.flush()  # it is drawn already; what is promised here is to outlive the machine's power
         response.headers["Location"] = f"/v1/jobs/{job.id}"
         return told(engine_of(call), job, engine_of(call).progress(job.id))
 
@@ -177,75 +175,11 @@ def job_routes(settings: Settings) -> APIRouter:
         kept = engine_of(call).store.kept(owner_of(call), before=before, count=count)
         return [Picture(**vars_of(one), url=f"/v1/jobs/{one.job}/pictures/{one.position}") for one in kept]
 
-    @router.get("/capabilities")
-    def capabilities(call: Call) -> dict[str, object]:
-        """What can be asked for here: tasks and their fields, models, limits."""
-        return {
-            "version": VERSION,
-            "tasks": tasks(settings),
-            "models": models(engine_of(call)),
-            "limits": limits(settings),
-        }
-
     return router
 
 
 LIVE = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 KEPT = {"Cache-Control": "private, max-age=31536000, immutable"}
-
-
-def tasks(settings: Settings) -> dict[str, object]:
-    """Of each its fields, with what a page needs to ask for them."""
-    hints = typing.get_type_hints(Request)
-    return {
-        task: {
-            "help": help,
-            "model": MODELS.get(task, "default"),
-            "fields": {
-                field.name: _field(hints[field.name], field, settings)
-                for field in dataclasses.fields(Request)
-                if takes(task, field) and field.name != "task"
-            },
-        }
-        for task, help in TASKS.items()
-    }
-
-
-def _field(kind: object, field: "dataclasses.Field[object]", settings: Settings) -> dict[str, object]:
-    options = typing.get_args(kind)
-    told: dict[str, object] = {"help": field.metadata.get("help", ""), "default": field.default}
-    if typing.get_origin(kind) is Literal:
-        return told | {"kind": "choice", "options": list(options)}
-    if field.name in NAMED:
-        return told | {"kind": "picture"}
-    if typing.get_origin(kind) is tuple:
-        return told | {"kind": "texts", "default": []}
-    kinds = options or (kind,)
-    if bool in kinds:
-        return told | {"kind": "flag"}
-    if field.name in BOUNDS:
-        low, high = bounds_of(field.name, settings) or (0, 0)
-        return told | {"kind": "number" if float in kinds else "integer", "least": low, "most": high}
-    return told | {"kind": "text"}
-
-
-def models(engine: Engine) -> list[dict[str, object]]:
-    current = engine.models.current
-    return [
-        {"name": one.name, "open": current is not None and current[0] == one.name}
-        for one in engine.models.listed()
-        if not one.pickled
-    ]
-
-
-def limits(settings: Settings) -> dict[str, int]:
-    return {
-        "waiting": settings.queue,
-        "largest_side": settings.largest,
-        "pictures": settings.pictures,
-        "steps": settings.steps,
-        "body_bytes": settings.body,
-    }
 
 
 def own_job(call: Call, id: str) -> Job:

@@ -37,7 +37,7 @@ from tintype.apps.server.openai_stream import Kind, events, pictures_of
 from tintype.apps.server.schema import check_size, request_model
 from tintype.apps.server.settings import Settings
 from tintype.apps.server.waiting import engine_of, finished, owner_of, settings_of, submitted
-from tintype.serving.jobs import Job
+from tintype.serving.jobs import Job, Terms
 from tintype.tasks.request import Request
 
 REFUSALS: dict[int | str, dict[str, Any]] = {
@@ -134,9 +134,9 @@ def _prompted(asked: Asked) -> None:
         raise Wrong("prompt", "prompt: it is empty; expected what the picture is to show")
 
 
-def _named(call: Call, asked: Asked) -> str | None:
-    """Clients name models of OpenAI's, whatever they ask; those mean the one that is here."""
-    return asked.model if asked.model in served(call) else None
+def _named(call: Call, asked: Asked) -> str:
+    """Clients name models of OpenAI's, whatever they ask; those mean the one that is here, which has no need of one."""
+    return asked.model if asked.model in served(call) else ""
 
 
 async def _own(call: Call, asked: Asked) -> Own:
@@ -153,7 +153,7 @@ async def _own(call: Call, asked: Asked) -> Own:
 
 async def _opened(call: Call, name: str) -> None:
     """Have a model opened, in its turn, by a picture that nobody wants."""
-    job = await run_in_threadpool(submitted, call, Request(steps=1, seed=0), model=name)
+    job = await run_in_threadpool(submitted, call, Request(steps=1, seed=0), _terms(call, name))
     try:
         await finished(call, job)
     except HTTPException as error:
@@ -161,6 +161,10 @@ async def _opened(call: Call, name: str) -> None:
             raise
     finally:
         await run_in_threadpool(engine_of(call).remove, job.id)
+
+
+def _terms(call: Call, model: str) -> Terms:
+    return Terms(owner=owner_of(call), model=model)
 
 
 def _sent(asked: Asked, size: Size | None) -> Sent:
@@ -232,8 +236,8 @@ async def _repainted(
 
 async def _answer(call: Call, asked: Asked, request: Request, sent: Sent, kind: Kind) -> Response | JSON:
     try:
-        model = await run_in_threadpool(_named, call, asked)
-        job = await run_in_threadpool(submitted, call, request, model=model)
+        terms = _terms(call, await run_in_threadpool(_named, call, asked))
+        job = await run_in_threadpool(submitted, call, request, terms)
         if asked.stream:
             streamed = events(call, job, sent, kind, asked.partial_images or 0)
             return StreamingResponse(streamed, media_type="text/event-stream", headers=LIVE)

@@ -11,7 +11,7 @@ from fastapi.concurrency import run_in_threadpool
 
 from tintype.apps.server.waiting import engine_of, finished, owner_of, submitted
 from tintype.serving.engine import Engine, Progress
-from tintype.serving.jobs import Job
+from tintype.serving.jobs import Job, Terms
 from tintype.tasks.request import Request
 
 
@@ -34,7 +34,7 @@ class Run:
         if self.job is None:
             return Progress()
         if previews and self.unwatch is None:
-            self.unwatch = engine.watch(self.job, lambda: None, previews=True)
+            self.unwatch = engine.watchers.add(self.job, lambda: None, steps=False, previews=True)
         return engine.progress(self.job)
 
     def next(self) -> None:
@@ -90,9 +90,10 @@ class Runs:
 
 async def _submitted(call: Call, request: Request, model: str | None, *, patient: bool) -> Job:
     """A job; who has pictures already waits for a place in the queue."""
+    terms = Terms(owner=owner_of(call), model=model or "")
     while True:
         try:
-            return await run_in_threadpool(submitted, call, request, model=model)
+            return await run_in_threadpool(submitted, call, request, terms)
         except HTTPException as error:
             if error.status_code != 429 or not patient:
                 raise

@@ -37,19 +37,19 @@ def step_routes() -> APIRouter:
     @router.get("")
     def kept(call: Call, id: Id) -> Steps:
         """Those of a job that was asked for with `keep_steps`. A job with `branch` «ID:STEP» goes on from one."""
-        steps = _of(call, id, lambda engine, job: engine.trace(job.id).load())
+        steps = _of(call, id, lambda engine, job: engine.past.trace(job.id).load())
         return Steps(steps=[step.index for step in steps], sigmas=[step.sigma for step in steps])
 
     @router.get("/{step}", response_class=Response)
     def estimate(call: Call, id: Id, step: At, place: Of = 0) -> Response:
         """What the network thought after this step that the picture would be, a PNG."""
-        content = _of(call, id, lambda engine, job: engine.estimate(job, step, place))
+        content = _of(call, id, lambda engine, job: engine.past.estimate(job, step, place))
         return Response(content, media_type="image/png", headers=KEPT)
 
     @router.get("/{step}/words")
     def words(call: Call, id: Id, step: At, place: Of = 0) -> Words:
         """Which part of the picture listened to which word after this step: shares of attention, from 0 to 1."""
-        found = _of(call, id, lambda engine, job: engine.heat(job, step, place))
+        found = _of(call, id, lambda engine, job: engine.past.heat(job, step, place))
         maps: list[list[list[float]]] = found.maps.tolist()
         return Words(words=list(found.words), maps=[[[round(x, 4) for x in row] for row in one] for one in maps])
 

@@ -11,7 +11,7 @@ from fastapi.concurrency import run_in_threadpool
 
 from tintype.apps.server.settings import Settings
 from tintype.serving.engine import Draining, Engine, Progress
-from tintype.serving.jobs import ENDED, Full, Job
+from tintype.serving.jobs import ENDED, Full, Job, Terms
 from tintype.serving.models import Unknown
 from tintype.tasks.request import Request
 
@@ -30,31 +30,12 @@ def owner_of(call: Call) -> str:
     return call.scope["state"]["owner"]
 
 
-def submitted(
-    call: Call,
-    request: Request,
-    *,
-    model: str | None = None,
-    priority: int = 0,
-    deadline: float | None = None,
-    key: str | None = None,
-    keep: bool = False,
-    branch: str | None = None,
-) -> Job:
-    """A new job of who asks. Blocks for as long as a disk takes. Raises what HTTP is to answer."""
+def submitted(call: Call, request: Request, terms: Terms) -> Job:
+    """A new job. Blocks for as long as a disk takes. Raises what HTTP is to answer."""
     engine = engine_of(call)
     call.scope["state"]["prompt"] = request.prompt
     try:
-        return engine.submit(
-            request,
-            owner=owner_of(call),
-            model=model,
-            priority=priority,
-            deadline=deadline,
-            key=key,
-            keep=keep,
-            branch=branch,
-        )
+        return engine.submit(request, terms)
     except Full as error:
         retry = str(engine.pause)
         raise HTTPException(429, f"{error}; try again in {retry} s", headers={"Retry-After": retry}) from error
@@ -70,7 +51,9 @@ def submitted(
         call.scope["state"]["entered"]()
 
 
-async def changes(engine: Engine, id: str, *, previews: bool = False) -> AsyncIterator[tuple[Job, Progress]]:
+async def changes(
+    engine: Engine, id: str, *, steps: bool = True, previews: bool = False
+) -> AsyncIterator[tuple[Job, Progress]]:
     """What a job is now, and again whenever it changed, to its end; or to where the server stops and it waits."""
     changed, loop = asyncio.Event(), asyncio.get_running_loop()
 
@@ -78,7 +61,7 @@ async def changes(engine: Engine, id: str, *, previews: bool = False) -> AsyncIt
         with suppress(RuntimeError):  # the loop is closed: nobody waits any more
             loop.call_soon_threadsafe(changed.set)
 
-    stop = engine.watch(id, poke, previews=previews)
+    stop = engine.watchers.add(id, poke, steps=steps, previews=previews)
     try:
         while True:
             changed.clear()
@@ -123,7 +106,7 @@ async def finished(call: Call, job: Job) -> Job:
 
 async def _last(engine: Engine, id: str) -> Job | None:
     last: Job | None = None
-    async for job, _ in changes(engine, id):
+    async for job, _ in changes(engine, id, steps=False):
         last = job
     return last
 
