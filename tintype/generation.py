@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from tintype.checkpoints.lora import with_lora
 from tintype.common.memory import kept_memory
 from tintype.common.rng import Noise
 from tintype.conditioning.chunks import Reading
@@ -26,6 +27,7 @@ from tintype.diffusion.tiles import Tiling
 from tintype.families.base import LatentDiffusion
 from tintype.tasks.infotext import Provenance, stamp
 from tintype.tasks.joined import alike, joined
+from tintype.tasks.loras import read_lora
 from tintype.tasks.pictures import referred
 from tintype.tasks.plan import (
     Plan,
@@ -42,12 +44,25 @@ from tintype.tasks.plan import (
 from tintype.tasks.request import Request
 from tintype.tasks.steering import Stage, Steering, in_turn, steer, wordings
 from tintype.tasks.task import resolve, task_of
-from tintype.tasks.tiling import drawing
+from tintype.tasks.tiling import endless
 from tintype.tasks.windows import tiling_of
 
 log = logging.getLogger(__name__)
 
 TAG = re.compile(r"<(?:lora|lyco|hypernet):[^>]*>|embedding:[\w.-]+")  # that others load files for
+
+
+def adapted(model: LatentDiffusion, request: Request) -> LatentDiffusion:
+    """The model with the request's LoRAs; itself where there are none. Raises `ValueError` for files that are none of
+    this model's."""
+    for file, strength in map(read_lora, request.lora):
+        model = with_lora(model, Path(file), strength)
+    return model
+
+
+def drawing(model: LatentDiffusion, request: Request) -> LatentDiffusion:
+    """The model that samples a resolved request."""
+    return endless(adapted(model, request), request)
 
 
 def steps(
@@ -123,6 +138,7 @@ def steps_together(model: LatentDiffusion, requests: Sequence[Request]) -> Itera
     go together. The pictures differ from those drawn alone as those of a batch do: by one grey level at most."""
     if len(requests) == 1 or not all(alike(requests[0], one) for one in requests[1:]):
         return None
+    model = drawing(model, requests[0])
     noises = [noise_of(model, one) for one in requests]
     with torch.inference_mode():
         plan = joined([task_of(one).plan(model, one, noise) for one, noise in zip(requests, noises, strict=True)])
@@ -136,7 +152,7 @@ def steps_from(model: LatentDiffusion, request: Request, before: Step) -> Iterat
 
     Raises `ValueError` for a step that is not of such a walk, and for requests of several passes.
     """
-    noise = noise_of(model, request)
+    model, noise = drawing(model, request), noise_of(model, request)
     with torch.inference_mode():
         plan = task_of(_of_one_pass(request)).plan(model, request, noise)
     left = plan.sigmas[before.index + 1 :]
@@ -279,7 +295,7 @@ def generate(
         walk = steps(model, resolved, cond=cond, uncond=uncond)
         if cond is None:
             return finish(model, resolved, last(walk))
-        return decode(drawing(model, resolved), latents(model, resolved, _last(walk)), exact=resolved.exact)
+        return decode(endless(model, resolved), latents(model, resolved, _last(walk)), exact=resolved.exact)
 
 
 def generate_each(model: LatentDiffusion, prompts: Sequence[str | Prompt], request: Request) -> list[Image.Image]:
@@ -308,7 +324,7 @@ def _last(walk: Iterator[Step]) -> Step:
 def finish(model: LatentDiffusion, request: Request, step: Step | None) -> list[Image.Image]:
     """The pictures of a resolved request's last step (None where there was none to do), decoded and stamped."""
     drawn, tiling = None if step is None else latents(model, request, step), tiling_of(model, request)
-    decoded = [] if drawn is None else decode(drawing(model, request), drawn, exact=request.exact, tiling=tiling)
+    decoded = [] if drawn is None else decode(endless(model, request), drawn, exact=request.exact, tiling=tiling)
     name, told = Path(model.source).name, referred(request)
     return [
         stamp(picture, Provenance(request=told, position=position, model=name, digest=model.digest))
@@ -328,7 +344,7 @@ def warnings(model: LatentDiffusion, request: Request) -> list[str]:
     sentences: list[str] = []
     for name in ("prompt", "negative_prompt"):
         if tag := TAG.search(getattr(request, name)):
-            sentences.append(f"{name}: {tag[0]} is read as words; nothing is loaded for it")
+            sentences.append(f"{name}: {tag[0]} is read as words and loads nothing; of a LoRA give the file: --lora")
     for name, readings in _readings(model, request).items():
         unknown = dict.fromkeys(word for reading in readings for word in reading.unknown)
         if unknown:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tintype.diffusion.denoiser import Conditioning
 from tintype.families.base import LatentDiffusion
-from tintype.generation import generate
+from tintype.generation import adapted, generate
 from tintype.tasks.request import LARGEST_SEED, Request
 from tintype.tasks.steering import wordings
 from tintype.tasks.task import resolve
@@ -40,7 +40,7 @@ def travel(
         if not 0 <= seed <= LARGEST_SEED:
             raise ValueError(f"seeds {seed}: expected whole numbers from 0 to {LARGEST_SEED}")
     stops = [resolve(model, dataclasses.replace(request, prompt=prompt)) for prompt in prompts]
-    return _frames(model, stops, tuple(seeds) or (stops[0].seed,), _read(model, stops), frames)
+    return _frames(model, stops, tuple(seeds) or (stops[0].seed,), _read(adapted(model, request), stops), frames)
 
 
 def _frames(

@@ -352,28 +352,19 @@ def test_the_fault_of_one_is_not_told_to_those_beside_it(
     assert held.walks == [1, 2]
 
 
-def test_what_cannot_be_planned_together_is_drawn_alone(
-    make: Made, held: Held, monkeypatch: pytest.MonkeyPatch
+def _unplanned(*given: object) -> Iterator[object]:
+    raise ValueError("another's picture is damaged")
+
+
+def _without_room(*given: object) -> Iterator[object]:
+    raise RuntimeError("can't allocate memory")
+    yield
+
+
+@pytest.mark.parametrize("raising", [_unplanned, _without_room])
+def test_what_cannot_be_drawn_together_is_drawn_alone(
+    make: Made, held: Held, monkeypatch: pytest.MonkeyPatch, raising: Callable[..., Iterator[object]]
 ) -> None:
-    def raising(*given: object) -> None:
-        raise ValueError("another's picture is damaged")
-
-    engine = make()
-    submit(engine)
-    assert held.reached.wait(PATIENCE)
-    monkeypatch.setattr(generation, "steps_together", raising)
-    jobs = [submit(engine, seeded(seed)) for seed in (1, 2)]
-    held.go.set()
-    assert [ended(engine, job).state for job in jobs] == ["done", "done"]
-
-
-def test_too_little_memory_for_several_is_enough_for_each(
-    make: Made, held: Held, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def raising(*given: object) -> Iterator[object]:
-        raise RuntimeError("can't allocate memory")
-        yield
-
     engine = make()
     submit(engine)
     assert held.reached.wait(PATIENCE)

@@ -18,7 +18,7 @@ Value = bool | int | float | str | None
 
 LARGEST_SHEET = 1024
 REPLACED = "prompt S/R"  # A1111's name: search for the first value in the prompts, replace it by each
-OFF = ("task", "batch_size", "boxes", *NAMED)  # pictures are told by digests, which are no values to type
+OFF = ("task", "batch_size", "boxes", "lora", *NAMED)  # what is told by digests is no value to type
 FIELDS = tuple(field.name for field in dataclasses.fields(Request) if field.name not in OFF)
 HINTS: dict[str, object] = typing.get_type_hints(Request)
 

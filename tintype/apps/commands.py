@@ -98,7 +98,7 @@ def _request(arguments: argparse.Namespace) -> Request:
         given["boxes"] = (*given.get("boxes", ()), *read_layout(Path(layout)))
     first: str | None = arguments.first_field
     if arguments.source is not None:
-        also = [name for name in given if name not in ("task", *NAMED)]
+        also = [name for name in given if name not in ("task", "lora", *NAMED)]
         also += [first] if first and arguments.first is not None else []
         if also:
             raise ValueError(f"--from repeats a picture as it was; leave out {', '.join(also)}")

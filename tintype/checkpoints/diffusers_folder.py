@@ -12,11 +12,11 @@ import torch
 from torch import nn
 
 from tintype.checkpoints.fill import fill
-from tintype.checkpoints.hashes import digest
 from tintype.checkpoints.single_file import FirstStage, made
 from tintype.checkpoints.tensors import open_tensors
 from tintype.checkpoints.weight_files import weight_files
 from tintype.common.config import Json
+from tintype.common.hashes import digest
 from tintype.common.keymap import KeyMap
 from tintype.conditioning.bert import BertConditioner, BertConfig
 from tintype.conditioning.text import TextConfig

@@ -10,12 +10,12 @@ import torch
 from torch import nn
 
 from tintype.checkpoints.fill import fill, state
-from tintype.checkpoints.hashes import digest
 from tintype.checkpoints.model_folder import CONFIG
 from tintype.checkpoints.native import read_header
 from tintype.checkpoints.tensors import TensorFile, open_tensors
 from tintype.common.config import Json, to_json
 from tintype.common.files import METADATA_KEY, save_tensors
+from tintype.common.hashes import digest
 from tintype.diffusion.latent_space import LatentSpace
 from tintype.diffusion.scaling import Prediction
 from tintype.diffusion.schedule import DDPMConfig

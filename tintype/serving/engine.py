@@ -4,13 +4,12 @@ One thread owns the model. Whoever watches a job is poked when it changes, and r
 for a watcher. All that is told of a job is in the store first.
 """
 
-import dataclasses
 import logging
 import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +19,7 @@ from tintype.serving.jobs import Job, State, Store, Terms, asked, given
 from tintype.serving.models import Models, give_back
 from tintype.serving.traces import Past
 from tintype.serving.watchers import Watchers
+from tintype.tasks.loras import read_lora
 from tintype.tasks.request import MODELS, Request
 
 if TYPE_CHECKING:
@@ -118,18 +118,28 @@ class Engine:
         model that is not there; `Full` and `Draining` where nothing more is taken."""
         if self.draining or self.failure is not None:
             raise Draining(self.failure or "the server is stopping")
-        terms = dataclasses.replace(terms, model=terms.model or MODELS.get(request.task, "default"))
+        terms = replace(terms, model=terms.model or MODELS.get(request.task, "default"))
         self.models.check(terms.model)
-        current = self.models.current
-        if current is not None and current[0] == terms.model:
-            from tintype.tasks.task import resolve
-
-            resolve(current[1], request)
+        try:
+            self._check(self.models.located(request), terms.model)
+        except ValueError as error:
+            raise ValueError(self.models.shown(str(error))) from error
         self.past.check(request, terms)
         job, _ = self.store.add(given(request), terms, limit=self.queue)
         with self._bell:
             self._bell.notify_all()
         return job
+
+    def _check(self, request: Request, name: str) -> None:
+        """Raises `ValueError` for what its model cannot draw, where that is the open one."""
+        from tintype.checkpoints.lora import differences
+        from tintype.tasks.task import resolve
+
+        current = self.models.current
+        if current is not None and current[0] == name:
+            resolve(current[1], request)
+            for file, _ in map(read_lora, request.lora):
+                differences(Path(file), current[1])
 
     def cancel(self, id: str) -> bool:
         """End a job now if it waits, before its next step if it is drawn; False where it has ended. One that was
@@ -219,7 +229,7 @@ class Engine:
         drawn = [first]
         try:
             model = self.models.open(first.job.model)
-            first.request = resolve(model, asked(first.job))
+            first.request = resolve(model, self.models.located(asked(first.job)))
             self._walk(model, self._together(model, drawn), drawn)
         except Exception as error:  # whatever a job does, the worker goes on with the next
             if len(drawn) == 1:
@@ -277,7 +287,7 @@ class Engine:
             if job is None or job.model != name or job.branch:
                 continue
             try:
-                request = resolve(model, asked(job))
+                request = resolve(model, self.models.located(asked(job)))
             except (ValueError, OSError):  # told when its turn comes
                 continue
             if request.batch_size <= room and alike(first, request):
@@ -385,7 +395,7 @@ class Engine:
             save(picture, self.path(one.job.id, position))
         sizes = [(picture.width, picture.height) for picture in made]
         kept = [(*size, seed) for size, seed in zip(sizes, one.request.seeds, strict=True)]
-        told = given(referred(one.request))
+        told = given(replace(referred(one.request), lora=asked(one.job).lora))
         with self._bell:
             if not one.over and not one.cancelled:
                 self._end(one, "done", request=told, pictures=kept)
@@ -420,6 +430,7 @@ class Engine:
 
     def _fail(self, one: _Running, error: Exception) -> None:
         fault, sentence = fault_of(error)
+        sentence = self.models.shown(sentence)
         if fault == "internal":  # a fault of ours
             log.error("job %s", one.job.id, exc_info=error)
         if fault == "out_of_memory":

@@ -4,10 +4,12 @@ import ctypes
 import gc
 import logging
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tintype.tasks.loras import located
+from tintype.tasks.request import Request
 from tintype.weights import embedded
 
 if TYPE_CHECKING:
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+LORAS = "loras"  # the folder of such files in the models folder
 DEEPEST = 3  # folders below the models folder that are looked into
 DESCRIBED = ("model.json", "model_index.json")  # what is in the folder of a model: ours, diffusers'
 PICKLED = (".ckpt", ".pt", ".pth", ".bin")
@@ -49,8 +52,24 @@ class Models:
         if self.folder is None:
             return found
         taken = {one.name for one in found}  # no folder of that name stands for an embedded model
-        below = _below(self.folder, self.folder.resolve())
+        below = [one for one in _below(self.folder, self.folder.resolve()) if not one.name.startswith(f"{LORAS}/")]
         return found + sorted((one for one in below if one.name not in taken), key=lambda one: one.name)
+
+    def loras(self) -> dict[str, Path]:
+        """The LoRA files in the models folder by their names: paths below its `loras`, without the suffix."""
+        if self.folder is None or not (self.folder / LORAS).is_dir():
+            return {}
+        below = _below(self.folder / LORAS, self.folder.resolve())
+        files = {one.name: one.path for one in below if one.path is not None and one.path.is_file() and not one.pickled}
+        return {name.removesuffix(".safetensors"): path for name, path in sorted(files.items())}
+
+    def located(self, request: Request) -> Request:
+        """A request that names LoRAs, with their files. Raises `ValueError` where they are not here."""
+        return replace(request, lora=located(request.lora, self.loras())) if request.lora else request
+
+    def shown(self, sentence: str) -> str:
+        """What may be told to others: without the folders of this machine."""
+        return sentence if self.folder is None else sentence.replace(f"{self.folder}/", "")
 
     def check(self, name: str) -> Listed:
         """Raises `Unknown`, with what there is instead."""

@@ -112,13 +112,15 @@ class Past:
         """Which part of the picture at this place listened to which word at a kept step. Raises `ValueError` as
         `estimate` does, and for tasks that begin with a picture, which is not kept."""
         from tintype.attribution import heat
+        from tintype.generation import adapted
 
         if any(name in job.request for name in NAMED):
             raise ValueError(f"job {job.id} began with a picture, which is not kept; expected one of text or boxes")
         model, found = self._open_for(job), self.trace(job.id).step(step)
         if not 0 <= place < len(found.x):
             raise ValueError(f"picture {place}: job {job.id} has no such")
-        return heat(model, asked(job), found.x[place : place + 1], found.sigma)
+        request = self._models.located(asked(job))
+        return heat(adapted(model, request), request, found.x[place : place + 1], found.sigma)
 
     def _open_for(self, job: Job) -> "LatentDiffusion":
         current = self._models.current

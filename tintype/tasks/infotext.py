@@ -92,6 +92,8 @@ def parameters(made: Provenance) -> str:
     pairs |= {key: getattr(request, name) for name, key in ALSO.items() if getattr(request, name) is not None}
     if request.boxes:
         pairs["Boxes"] = " ".join(request.boxes)
+    if request.lora:
+        pairs["LoRA"] = " ".join(request.lora)
     if request.prompt_style == "plain":
         pairs["Prompt style"] = "plain"
     pairs["Version"] = f"tintype {VERSION}"

@@ -4,7 +4,6 @@ import base64
 import binascii
 import dataclasses
 import hashlib
-import io
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +11,9 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from tintype.data.pictures import Limits, Refused, read_classes, read_picture
+from tintype.data.pictures import Limits, Refused, encode, read_classes, read_picture
 from tintype.families.base import LatentDiffusion
+from tintype.tasks.loras import given_again, told_loras
 from tintype.tasks.request import LARGEST_SIDE, NAMED, Request
 
 LIMITS = Limits(max_pixels=LARGEST_SIDE**2)
@@ -56,9 +56,7 @@ def _content(source: str) -> bytes:
 
 def data_url(picture: Image.Image) -> str:
     """A picture as a request names one that is in no file."""
-    held = io.BytesIO()
-    picture.save(held, format="PNG")
-    return "data:image/png;base64," + base64.b64encode(held.getvalue()).decode()
+    return "data:image/png;base64," + base64.b64encode(encode(picture, "png")).decode()
 
 
 def digest(picture: Image.Image) -> str:
@@ -68,16 +66,15 @@ def digest(picture: Image.Image) -> str:
 
 
 def referred(request: Request) -> Request:
-    """The request as a picture tells it: other pictures by their digests, so that no path of a user's and no picture
-    of his travels in it."""
-    return dataclasses.replace(
-        request, **{name: digest(read(request, name)) for name in NAMED if getattr(request, name) is not None}
-    )
+    """The request as a picture tells it: other pictures and LoRAs by their digests, so that no path of a user's and no
+    picture of his travels in it."""
+    pictures = {name: digest(read(request, name)) for name in NAMED if getattr(request, name) is not None}
+    return dataclasses.replace(request, **pictures, lora=told_loras(request.lora))
 
 
 def repeated_with(told: Request, given: Request) -> Request:
-    """A request that tells its pictures by digests, with the pictures given again. Raises `ValueError` for one that is
-    another."""
+    """A request that tells its pictures and LoRAs by digests, with these given again. Raises `ValueError` for one that
+    is another."""
     for name in NAMED:
         expected: str | None = getattr(told, name)
         if expected is None:
@@ -86,7 +83,8 @@ def repeated_with(told: Request, given: Request) -> Request:
             raise ValueError(f"{name}: the picture it was made from is not stored in it; give it: --{name} FILE")
         if (got := digest(read(given, name))) != expected:
             raise ValueError(f"{name} {getattr(given, name)} is another picture ({got}); expected {expected}")
-    return dataclasses.replace(told, **{name: getattr(given, name) for name in NAMED})
+    pictures = {name: getattr(given, name) for name in NAMED}
+    return dataclasses.replace(told, **pictures, lora=given_again(told.lora, given.lora))
 
 
 def sized_as(request: Request, picture: Image.Image) -> Request:

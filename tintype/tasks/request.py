@@ -155,6 +155,10 @@ class Request:
     pag_scale: float = dataclasses.field(
         default=0.0, metadata=_added(help="perturbed attention guidance beside cfg_scale; 3 is usual, 0 is none")
     )
+    lora: tuple[str, ...] = dataclasses.field(
+        default=(),
+        metadata=_added("--lora", help="a LoRA to draw with: FILE, or FILE:STRENGTH (default: 1); once for each"),
+    )
     exact: bool = dataclasses.field(
         default=False, metadata=_option(help="compute pictures one by one: bytes do not depend on the batch")
     )

@@ -8,8 +8,8 @@ from tintype.nn.circular import circular
 from tintype.tasks.request import Request
 
 
-def drawing(model: LatentDiffusion, request: Request) -> LatentDiffusion:
-    """The model that draws this request: itself, or with `tiling` a copy of the same weights whose convolutions see
+def endless(model: LatentDiffusion, request: Request) -> LatentDiffusion:
+    """The model as it draws this request: itself, or with `tiling` a copy of the same weights whose convolutions see
     the opposite side of a picture beyond its edges."""
     if not request.tiling:
         return model

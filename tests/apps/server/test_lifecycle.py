@@ -277,6 +277,7 @@ def test_a_job_is_on_the_disk_before_it_is_promised(waited: Waited, monkeypatch:
     assert [told for told in flushed if told[0].endswith("queue.sqlite-wal")] == [
         (str(waited.engine.pictures.parent / "queue.sqlite-wal"), before + 1)
     ]
+    wait_until(lambda: waited.engine.store.get(answer.json()["id"]).state == "done")  # pyright: ignore
 
 
 @pytest.mark.parametrize("when", ["waiting", "drawn"])

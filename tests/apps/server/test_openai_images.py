@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 
@@ -22,12 +21,6 @@ from tintype.apps.server.openai_fields import Own
 
 QUICK: dict[str, object] = {"seed": 7, "steps": 3}
 PROMPT = "a red apple"
-
-
-@pytest.fixture(scope="module")
-def clients_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with running(tmp_path_factory.mktemp("openai") / "data") as address:
-        yield address
 
 
 @pytest.fixture(scope="module")

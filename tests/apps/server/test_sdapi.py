@@ -6,7 +6,7 @@ import json
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 
@@ -23,12 +23,6 @@ from tintype.weights import embedded
 
 PICTURE = webuiapi.webuiapi.b64_img(Image.new("RGB", (64, 64), "white"))
 SMALL = {"prompt": "a red apple", "seed": 7, "steps": 3, "width": 64, "height": 64}
-
-
-@pytest.fixture(scope="module")
-def clients_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with running(tmp_path_factory.mktemp("sdapi") / "data") as address:
-        yield address
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""What can be asked for here: tasks and their fields, models, limits. The page is made from it."""
+"""What can be asked for here: tasks and their fields, models, LoRAs, limits. The page is made from it."""
 
 import dataclasses
 import typing
@@ -20,11 +20,12 @@ def capability_routes(settings: Settings) -> APIRouter:
 
     @router.get("/capabilities")
     def capabilities(call: Call) -> dict[str, object]:
-        """What can be asked for here: tasks and their fields, models, limits."""
+        """What can be asked for here: tasks and their fields, models, LoRAs, limits."""
         return {
             "version": VERSION,
             "tasks": tasks(settings),
             "models": models(engine_of(call)),
+            "loras": list(engine_of(call).models.loras()),
             "limits": limits(settings),
         }
 
@@ -55,6 +56,8 @@ def _field(kind: object, field: "dataclasses.Field[object]", settings: Settings)
         return told | {"kind": "choice", "options": list(options)}
     if field.name in NAMED:
         return told | {"kind": "picture"}
+    if field.name == "lora":
+        return told | {"kind": "loras", "default": []}
     if typing.get_origin(kind) is tuple:
         return told | {"kind": "texts", "default": []}
     kinds = options or (kind,)

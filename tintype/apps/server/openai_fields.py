@@ -1,6 +1,5 @@
 """What OpenAI's clients send and get: fields, sizes, pictures, errors."""
 
-import base64
 import io
 import math
 import re
@@ -19,6 +18,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
 from tintype.apps.server.asked import JSON, Wrong, field_of
+from tintype.apps.server.schema import png
 from tintype.tasks.request import LARGEST_SEED
 
 Size = tuple[int, int]
@@ -141,10 +141,6 @@ class Sent:
         return self.size is None and self.format == "png"
 
 
-def data_url(content: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(content).decode()
-
-
 def size_of(content: bytes) -> str:
     with Image.open(io.BytesIO(content)) as picture:
         return f"{picture.width}x{picture.height}"
@@ -159,9 +155,7 @@ def repainted(content: bytes) -> bytes:
         raise Wrong("mask", f"mask: no picture that can be read ({type(error).__name__}); expected a PNG") from error
     if clear.getbbox() is None:
         raise Wrong("mask", "mask: no part of it is transparent; expected a PNG that is so where to repaint")
-    stream = io.BytesIO()
-    clear.save(stream, format="PNG")
-    return stream.getvalue()
+    return png(clear)
 
 
 class OpenAIRoute(APIRoute):

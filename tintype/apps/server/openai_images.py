@@ -28,13 +28,12 @@ from tintype.apps.server.openai_fields import (
     Sent,
     Size,
     asked_size,
-    data_url,
     now,
     repainted,
     size_of,
 )
 from tintype.apps.server.openai_stream import Kind, events, pictures_of
-from tintype.apps.server.schema import check_size, request_model
+from tintype.apps.server.schema import check_size, data_url, request_model
 from tintype.apps.server.settings import Settings
 from tintype.apps.server.waiting import engine_of, finished, owner_of, settings_of, submitted
 from tintype.serving.jobs import Job, Terms

@@ -83,6 +83,17 @@ def checked_picture(text: str, settings: Settings) -> str:
     return f"{head},{body}"
 
 
+def data_url(content: bytes) -> str:
+    """Of a PNG, as `checked_picture` takes it."""
+    return DATA + base64.b64encode(content).decode()
+
+
+def png(picture: Image.Image) -> bytes:
+    from tintype.data.pictures import encode
+
+    return encode(picture, "png")
+
+
 def check_size(content: bytes, settings: Settings) -> tuple[int, int]:
     """Width and height of a picture, read from its header. Raises `ValueError` for what is none or too large."""
     from tintype.data.pictures import formats
@@ -101,6 +112,5 @@ def as_request(values: dict[str, object]) -> Request:
     """Raises `ValueError`, which begins with the field's name."""
     named = {field.name for field in dataclasses.fields(Request)}
     given = {name: value for name, value in values.items() if name in named}
-    if isinstance(boxes := given.get("boxes"), list):
-        given["boxes"] = tuple(typing.cast("list[str]", boxes))
+    given |= {name: tuple(typing.cast("list[str]", value)) for name, value in given.items() if isinstance(value, list)}
     return Request(**given)  # pyright: ignore

@@ -16,8 +16,7 @@ from PIL import Image
 from pydantic import BaseModel
 
 from tintype.apps.server.asked import JSON, Wrong, checked, contents, renamed
-from tintype.apps.server.openai_fields import data_url
-from tintype.apps.server.schema import checked_picture, request_model
+from tintype.apps.server.schema import checked_picture, data_url, png, request_model
 from tintype.apps.server.sdapi_answers import echo, info_of, progress_of
 from tintype.apps.server.sdapi_extras import (
     OURS,
@@ -25,7 +24,6 @@ from tintype.apps.server.sdapi_extras import (
     Extras,
     Informed,
     Single,
-    base64_png,
     enlarged,
     png_info,
 )
@@ -173,17 +171,18 @@ async def _extra(call: Call, runs: Runs, kind: type[BaseModel], asked: Extras, i
         else await run_in_threadpool(enlarged, picture, name, size)
         for name in names
     ]
-    return await run_in_threadpool(base64_png, asked.finished(results) if results else picture)
+    content = await run_in_threadpool(png, asked.finished(results) if results else picture)
+    return base64.b64encode(content).decode()
 
 
 async def _ours(
     call: Call, runs: Runs, kind: type[BaseModel], picture: Image.Image, size: tuple[int, int]
 ) -> Image.Image:
     """Enlarged by the model for it, and then brought to the asked size."""
-    content = await run_in_threadpool(base64_png, picture)
+    content = await run_in_threadpool(png, picture)
     values: JSON = {
         "task": "upscale",
-        "image": data_url(base64.b64decode(content)),
+        "image": data_url(content),
         "seed": secrets.randbelow(LARGEST_SEED),
     }
     request = await run_in_threadpool(checked, kind, values, NAMES)

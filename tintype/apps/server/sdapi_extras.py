@@ -1,7 +1,5 @@
 """A1111's extras: pictures enlarged, and what a picture tells of itself."""
 
-import base64
-import io
 import json
 import re
 from typing import Any
@@ -93,12 +91,6 @@ class Informed(BaseModel):
 
 def enlarged(picture: Image.Image, name: str, size: tuple[int, int]) -> Image.Image:
     return picture.resize(size, PLAIN[name])
-
-
-def base64_png(picture: Image.Image) -> str:
-    stream = io.BytesIO()
-    picture.save(stream, format="PNG")
-    return base64.b64encode(stream.getvalue()).decode()
 
 
 def png_info(text: str) -> JSON:

@@ -4,6 +4,7 @@ where leaving it out would change the picture."""
 import base64
 import binascii
 import io
+import re
 from typing import Any
 
 from fastapi import HTTPException
@@ -11,6 +12,8 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
 from tintype.apps.server.asked import JSON, Wrong
+from tintype.apps.server.schema import data_url, png
+from tintype.tasks.loras import written
 from tintype.tasks.request import LARGEST_SEED
 
 FILLS = ("colours", "original", "noise", "nothing")  # by A1111's number
@@ -35,6 +38,7 @@ NAMES = {
     "padding": "inpaint_full_res_padding",
     "mask_invert": "inpainting_mask_invert",
 }  # A1111's of our fields
+LORA = re.compile(r"<lora:([^:<>]+)(?::(-?\d*\.?\d+))?>")  # in a prompt
 LONGEST_NAME = 500
 
 
@@ -132,7 +136,8 @@ def common(asked: Drawing) -> JSON:
     """The fields that our tasks share, of the first picture; seeds are left as they are."""
     sampler, scheduler, takes_eta = walked(asked)
     values: JSON = {
-        "prompt": asked.prompt or "",
+        "prompt": LORA.sub("", asked.prompt or ""),
+        "lora": [written(name, float(strength or 1)) for name, strength in LORA.findall(asked.prompt or "")],
         "negative_prompt": asked.negative_prompt or "",
         "batch_size": asked.batch_size or 1,
         "sampler": sampler,
@@ -252,9 +257,7 @@ def mask_for(mask: str, image: str) -> str:
     alpha = held.convert("RGBA").getchannel("A")
     level = held.convert("L") if alpha.getextrema()[0] == 255 else alpha
     resized = level if level.size == size else level.resize(size, Image.Resampling.LANCZOS)
-    stream = io.BytesIO()
-    resized.save(stream, format="PNG")
-    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
+    return data_url(png(resized))
 
 
 def opened(text: str, field: str) -> Image.Image:

@@ -25,7 +25,6 @@ EMPTY = (
     "face-restorers",
     "realesrgan-models",
     "prompt-styles",
-    "loras",
     "script-info",
     "extensions",
 )  # of what A1111 can have and we have not
@@ -117,6 +116,12 @@ def list_routes(options: Options) -> APIRouter:
             {"title": name, "model_name": name, "hash": None, "sha256": None, "filename": name, "config": None}
             for name in served(call)
         ]
+
+    @router.get("/loras")
+    def loras(call: Call) -> list[JSON]:
+        """What prompts can name: <lora:NAME:STRENGTH>."""
+        names = engine_of(call).models.loras()
+        return [{"name": name, "alias": name, "path": f"{name}.safetensors", "metadata": {}} for name in names]
 
     @router.get("/upscalers")
     def upscalers(call: Call) -> list[JSON]:

@@ -1,5 +1,4 @@
-"""How answers leave: uvicorn writes the head and the body of one apart, and each write wakes the system and the client.
-"""
+"""How answers leave: uvicorn writes head and body of one apart, and each write wakes the system and the client."""
 
 import asyncio
 from typing import Any, cast
