@@ -19,7 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image, PngImagePlugin
+from safetensors.torch import save_file
+
+import tintype
+from tintype.families import diffusers_names
 
 CHROMIUM = Path("/usr/bin/chromium")
 FLAGS = [
@@ -169,6 +174,12 @@ def draw(page: Page) -> None:
     page.locator("form.form button.primary").click()
 
 
+def sent(page: Page) -> None:
+    """Draw, and wait until the server has taken it: the stage may show an earlier picture until then."""
+    with page.expect_response(lambda answer: answer.url.endswith("/v1/jobs") and answer.request.method == "POST"):
+        draw(page)
+
+
 def made(page: Page, count: int = 1) -> Locator:
     """The finished pictures on the stage."""
     found = page.locator(".frame.made img")
@@ -261,6 +272,9 @@ def test_every_field_of_every_task_has_a_control(page: Page, server: Server):
         for name, field in told["fields"].items():
             if (task, name) in edited:
                 continue
+            if field["kind"] == "loras":  # there are none on this server
+                expect(page.locator(".loras")).to_have_count(0)
+                continue
             where = f"[data-field={name}]" if field["kind"] == "picture" else f"#field-{name}"
             expect(page.locator(where), f"{task} {name}").to_have_count(1)
             if field["kind"] != "picture":
@@ -283,6 +297,69 @@ def test_a_field_that_the_page_never_heard_of_is_there(visit: Visit, server: Ser
     page.get_by_text("More", exact=True).click()
     expect(page.locator("#field-sparkle")).to_have_attribute("placeholder", "3")
     expect(page.locator("[data-task=song2img]")).to_be_visible()
+
+
+@pytest.fixture(scope="module")
+def with_loras(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with two LoRAs for the embedded model."""
+    folder = tmp_path_factory.mktemp("models")
+    (folder / "loras").mkdir()
+    for seed, name in enumerate(("style", "other")):
+        save_file(lora(seed), folder / "loras" / f"{name}.safetensors")
+    with running(tmp_path_factory.mktemp("data"), "--models", str(folder)) as server:
+        yield server
+
+
+def lora(seed: int) -> dict[str, torch.Tensor]:
+    """For some layers of the embedded model."""
+    model = tintype.load("default", device="cpu")
+    generator = torch.Generator().manual_seed(seed)
+    found: dict[str, torch.Tensor] = {}
+    for rule in diffusers_names.unet_names(model.config.unet).rules:
+        if rule.theirs.endswith(("to_q.weight", "to_v.weight", "ff.net.2.weight")):
+            outputs, inputs = model.denoiser.network.get_parameter(rule.ours[0]).shape  # pyright: ignore
+            layer = f"lora_unet_{rule.theirs.removesuffix('.weight').replace('.', '_')}"
+            found[f"{layer}.lora_down.weight"] = torch.randn(2, inputs, generator=generator) * 0.3
+            found[f"{layer}.lora_up.weight"] = torch.randn(outputs, 2, generator=generator) * 0.3
+    return found
+
+
+def test_loras_are_chosen_weighed_and_found_again(visit: Visit, with_loras: Server):
+    page = opened(visit, with_loras, "#task=txt2img&prompt=a+frog&steps=4&seed=3")
+    draw(page)
+    made(page)
+    page.select_option("#field-lora", "style")
+    page.select_option("#field-lora", "other")
+    expect(page.locator("#field-lora")).to_have_count(0)  # no other is there
+    page.get_by_label("Strength of style", exact=True).fill("-")
+    page.get_by_label("Strength of style", exact=True).fill("-0.5")
+    page.get_by_role("button", name="Remove other").click()
+    sent(page)
+    with_lora, without = ended(with_loras, 2)
+    assert visit.bodies[-1]["lora"] == ["style:-0.5"]
+    assert "lora" not in visit.bodies[-2]
+    contents = [urllib.request.urlopen(with_loras.address + job["pictures"][0]).read() for job in (with_lora, without)]
+    pixels = [Image.open(io.BytesIO(content)).tobytes() for content in contents]
+    assert pixels[0] != pixels[1]
+
+    until(page, "location.hash.includes('lora=style%3A-0.5')")
+    other = opened(visit, with_loras, page.evaluate("location.hash"))
+    expect(other.get_by_label("Strength of style", exact=True)).to_have_value("-0.5")
+    other.get_by_role("button", name="Remove style").click()
+    drop(other, "body", contents[0])
+    expect(other.get_by_label("Strength of style", exact=True)).to_have_value("-0.5")
+    sent(other)
+    assert re.fullmatch(r"style@[0-9a-f]{10}:-0.5", visit.bodies[-1]["lora"][0])
+    [again] = ended(with_loras)
+    drawn = urllib.request.urlopen(with_loras.address + again["pictures"][0]).read()
+    assert Image.open(io.BytesIO(drawn)).tobytes() == pixels[0]
+    other.get_by_role("button", name="Remove style").click()
+    other.locator(".latest .thumb").first.click()
+    other.get_by_role("button", name="Use these settings").click()
+    slider = other.get_by_label("Strength of style, slider")
+    expect(slider).to_have_value("-0.5")
+    slider.press("ArrowRight")
+    expect(other.get_by_label("Strength of style", exact=True)).to_have_value("-0.45")
 
 
 def test_wrong_values_are_told_beside_their_field_and_stay(page: Page, visit: Visit):

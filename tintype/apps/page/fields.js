@@ -2,7 +2,7 @@
 
 /**
  * @typedef {object} Field
- * @property {'text'|'texts'|'integer'|'number'|'flag'|'choice'|'picture'} kind
+ * @property {'text'|'texts'|'loras'|'integer'|'number'|'flag'|'choice'|'picture'} kind
  * @property {string} help
  * @property {any} default
  * @property {number} [least]
@@ -17,7 +17,7 @@ const WORDS = {
   cfg_scale: 'Guidance', batch_size: 'Pictures', negative_prompt: 'Keep away', label: 'Class', scale: 'Enlarge',
   image_cfg_scale: 'Guidance by the picture', cfg_start: 'Guidance from', cfg_end: 'Guidance until',
   cfg_rescale: 'Guidance rescaled', pag_scale: 'Perturbed attention', prompt_2: 'Second prompt',
-  negative_prompt_2: 'Second keep away', mask_invert: 'Paint where it is black', only_masked: 'Only the masked part',
+  negative_prompt_2: 'Second keep away', mask_invert: 'Paint where it is black', only_masked: 'Only the masked part', lora: 'LoRAs',
 };
 export const TASKS = {
   txt2img: 'Text', img2img: 'Picture', inpaint: 'Inpaint', outpaint: 'Outpaint', layout2img: 'Boxes',
@@ -40,18 +40,22 @@ export function tasksOf(capabilities) {
  * The fields of a task by where the form has them. New ones, which this file has never heard of, are found as well:
  * pictures and lists of texts in front, all others under "more".
  * @param {Record<string, Field>} fields
- * @returns {{prompts: string[], inputs: string[], first: string[], sides: string[], more: string[]}}
+ * @returns {{prompts: string[], inputs: string[], first: string[], sides: string[], loras: string[], more: string[]}}
  */
 export function placed(fields) {
   const names = Object.keys(fields);
   const inputs = names.filter((name) => ['picture', 'texts'].includes(fields[name].kind));
   const have = (list) => list.filter((name) => name in fields);
-  const taken = new Set([...PROMPTS, ...FIRST, ...SIDES, ...inputs]);
+  const loras = names.filter((name) => fields[name].kind === 'loras');
+  const taken = new Set([...PROMPTS, ...FIRST, ...SIDES, ...inputs, ...loras]);
   return {
-    prompts: have(PROMPTS), inputs, first: have(FIRST), sides: have(SIDES),
+    prompts: have(PROMPTS), inputs, first: have(FIRST), sides: have(SIDES), loras,
     more: names.filter((name) => !taken.has(name)),
   };
 }
+
+/** @param {Field} field @returns {boolean} whether its value is a list of texts */
+export const isList = (field) => field.kind === 'texts' || field.kind === 'loras';
 
 /** @param {any} typed @returns {boolean} whether nothing was */
 export const isBlank = (typed) =>
@@ -65,7 +69,7 @@ export const isBlank = (typed) =>
 export function valueOf(field, typed) {
   if (isBlank(typed)) return undefined;
   if (field.kind === 'flag') return typed === true || typed === 'true' ? true : undefined;
-  if (field.kind === 'texts') return Array.isArray(typed) ? typed : [typed];
+  if (isList(field)) return Array.isArray(typed) ? typed : [typed];
   if (field.kind !== 'integer' && field.kind !== 'number') return String(typed);
   const text = String(typed).trim().replace(',', '.');
   const whole = field.kind === 'integer';

@@ -6,6 +6,7 @@ import {hasEnded, draw, cancelShown, isOver, shownDrawing} from './drawing.js';
 import {cellsOf} from './axes.js';
 import {Control, Problem} from './field.js';
 import {PictureField} from './picture-field.js';
+import {LoraField} from './lora-field.js';
 import {SheetForm} from './sheet-form.js';
 import {Tokens} from './panel-tokens.js';
 import {Icon} from './icons.js';
@@ -38,6 +39,7 @@ export function Form() {
         ${places.first.map((name) => (name === 'seed' ? html`<${Seed} key="seed">${control(name)}<//>` : control(name)))}
         <${ModelChoice} own=${own} />
       </div>
+      ${places.loras.map((name) => html`<${LoraField} key=${name} name=${name} />`)}
       <${SheetForm} fields=${fields} />
       <details class="more" open=${hasHidden || undefined}>
         <summary>More${changed > 0 ? ` (${changed} changed)` : ''}</summary>

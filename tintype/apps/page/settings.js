@@ -1,6 +1,6 @@
 // Settings in the address: what is after the # can be shared and restores the form. Pictures are too large for it.
 import {now, set, watch} from './store.js';
-import {isBlank} from './fields.js';
+import {isBlank, isList} from './fields.js';
 
 /** @param {import('./store.js').State} state @returns {string} without the # */
 export function fragmentOf(state) {
@@ -26,7 +26,7 @@ export function restored(fragment, capabilities) {
   const values = {};
   for (const [name, field] of Object.entries(capabilities.tasks[task].fields)) {
     if (field.kind === 'picture' || !told.has(name)) continue;
-    if (field.kind === 'texts') values[name] = told.getAll(name);
+    if (isList(field)) values[name] = told.getAll(name);
     else values[name] = field.kind === 'flag' ? told.get(name) === 'true' : told.get(name);
   }
   const axis = (side) => {
@@ -80,7 +80,8 @@ export function fillWith(request, model = '') {
   for (const [name, field] of Object.entries(state.capabilities.tasks[task].fields)) {
     const value = request[name];
     if (field.kind === 'picture' || isBlank(value) || value === field.default) continue;
-    values[name] = field.kind === 'texts' || field.kind === 'flag' ? value : String(value);
+    if (isList(field)) values[name] = [value].flat().map(String);
+    else values[name] = field.kind === 'flag' ? value : String(value);
   }
   const known = state.capabilities.models.some((one) => one.name === model);
   const own = state.capabilities.tasks[task].model;

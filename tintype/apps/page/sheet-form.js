@@ -10,7 +10,7 @@ const EXAMPLES = {cfg_scale: '1, 3, 6', steps: '5, 10, 25', seed: '1, 2, 3', str
 export function SheetForm({fields}) {
   const axes = useStore((state) => state.axes);
   const errors = useStore((state) => state.errors);
-  const names = Object.keys(fields).filter((name) => !['picture', 'texts'].includes(fields[name].kind));
+  const names = Object.keys(fields).filter((name) => !['picture', 'texts', 'loras'].includes(fields[name].kind));
   const change = (side, patch) => {
     const {[`sheet ${side}`]: _, ...rest} = now().errors;
     set({axes: {...axes, [side]: {...axes[side], ...patch}}, errors: rest});
