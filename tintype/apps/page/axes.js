@@ -17,7 +17,7 @@ export function cellsOf(axes, fields, request) {
   const errors = {};
   const values = (side) => {
     const {field, values: text} = axes[side];
-    if (!field || !(field in fields)) return [undefined];
+    if (!field || !Object.hasOwn(fields, field)) return [undefined];
     const texts = listed(text);
     if (texts.length === 0) errors[side] = 'expected values with commas between, such as 1, 3, 6';
     return texts.map((one) => {

@@ -22,7 +22,7 @@ export function fragmentOf(state) {
 export function restored(fragment, capabilities) {
   const told = new URLSearchParams(fragment.replace(/^#/, ''));
   const task = told.get('task');
-  if (!task || !(task in capabilities.tasks)) return null;
+  if (!task || !Object.hasOwn(capabilities.tasks, task)) return null;
   const values = {};
   for (const [name, field] of Object.entries(capabilities.tasks[task].fields)) {
     if (field.kind === 'picture' || !told.has(name)) continue;
@@ -31,7 +31,7 @@ export function restored(fragment, capabilities) {
   }
   const axis = (side) => {
     const [, field = '', list = ''] = /^(\w+)=(.*)$/s.exec(told.get(side) ?? '') ?? [];
-    return {field, values: list};
+    return Object.hasOwn(capabilities.tasks[task].fields, field) ? {field, values: list} : {field: '', values: ''};
   };
   return {task, values, model: told.get('model') ?? '', axes: {x: axis('x'), y: axis('y')}, errors: {}};
 }
@@ -75,7 +75,7 @@ export function picturesOf(state) {
  */
 export function fillWith(request, model = '') {
   const state = now();
-  const task = request.task in state.capabilities.tasks ? request.task : 'txt2img';
+  const task = Object.hasOwn(state.capabilities.tasks, request.task) ? request.task : 'txt2img';
   const values = picturesOf(state);
   for (const [name, field] of Object.entries(state.capabilities.tasks[task].fields)) {
     const value = request[name];
