@@ -438,14 +438,14 @@ def test_back_in_time_and_another_way_on(page: Page, server: Server):
     made(page)
     travel = page.locator("section.travel")
     expect(travel).to_contain_text("after step 8 of 8", timeout=PATIENCE)
-    shown = travel.locator("img")
+    shown = travel.locator(".past:not([aria-busy=true]) img")
     first = shown.get_attribute("src")
     slider = travel.locator("input[type=range]")
     slider.focus()
     for _ in range(5):
         page.keyboard.press("ArrowLeft")
     expect(travel).to_contain_text("after step 3 of 8")
-    assert shown.get_attribute("src") != first
+    expect(shown).not_to_have_attribute("src", first)
     until(page, "document.querySelector('.travel img').naturalWidth === 64")
     page.fill("#field-prompt", "a frog on a sky blue background")
     travel.get_by_role("button", name="Go on from here").click()
@@ -464,7 +464,7 @@ def test_why_a_picture_is_what_it_is(page: Page):
     draw(page)
     made(page)
     page.locator(".frame.made button").first.click()
-    why = page.locator("details.why")
+    why = page.locator(".viewer details.why")
     expect(why).to_be_visible(timeout=PATIENCE)
     why.locator("summary").click()
     expect(why.locator("li")).to_have_count(12, timeout=PATIENCE)
@@ -475,6 +475,89 @@ def test_why_a_picture_is_what_it_is(page: Page):
              for cells in (frog, panda)]  # fmt: skip
     assert sides[0][0] > sides[0][1]
     assert sides[1][1] > sides[1][0]
+    assert max(frog) == max(panda) == 255  # each by its own largest share
+    expect(why).to_contain_text(re.compile(r"frog\s*[\d.]+ %"))
+
+
+def test_what_large_pictures_heard_is_shown_and_old_wishes_end(page: Page, server: Server):
+    page.fill("#field-prompt", "a frog")
+    page.fill("#field-steps", "6")
+    draw(page)
+    made(page)
+    ended_early: list[str] = []
+    page.on("requestfailed", lambda request: ended_early.append(request.url))
+    page.route("**/steps/2/words?*", lambda route: None)  # no answer
+    maps = [[[0.001] * 300 for _ in range(300)], [[0.5] * 300 for _ in range(300)]]
+    page.route("**/steps/3/words?*", lambda route: route.fulfill(json={"words": ["a", "frog"], "maps": maps}))
+    why = page.locator(".result details.why")
+    with page.expect_request("**/steps/2/words?*"):
+        why.locator("summary").click()
+    why.locator("input").press("ArrowRight")
+    expect(why.locator("li")).to_have_text([re.compile(r"a\s*0.1 %"), re.compile(r"frog\s*50 %")])
+    assert [url.partition("/steps")[2] for url in ended_early] == ["/2/words?place=0"]
+    full = "(all) => all.map((one) => one.getContext('2d').getImageData(9, 9, 1, 1).data[3])"
+    assert why.locator("canvas").evaluate_all(full) == [255, 255]
+
+
+def test_each_picture_of_a_batch_has_its_past(page: Page, server: Server):
+    page.fill("#field-prompt", "a frog")
+    page.fill("#field-steps", "4")
+    page.fill("#field-batch_size", "2")
+    draw(page)
+    made(page, 2)
+    [job] = ended(server)
+    shown = ".past:not([aria-busy=true]) img"
+
+    def pixels(where: str) -> list[int]:
+        until(page, f"document.querySelector('{where} {shown}')?.naturalWidth")
+        return page.locator(f"{where} {shown}").evaluate(
+            """(one) => {
+                const canvas = Object.assign(document.createElement('canvas'), {width: 64, height: 64});
+                canvas.getContext('2d').drawImage(one, 0, 0);
+                return [...canvas.getContext('2d').getImageData(0, 0, 64, 64).data];
+            }"""
+        )
+
+    first = pixels(".result")
+    page.get_by_label("Of picture").select_option("1")
+    until(page, "document.querySelector('.past img') === null")
+    second = pixels(".result")
+    assert first != second
+    page.get_by_role("button", name="Pictures").click()
+    for other in page.locator(".gallery .thumb").all()[:2]:
+        other.click()
+        place = int(page.locator(".viewer-picture img").get_attribute("src")[-1])
+        assert pixels(".viewer") == (first, second)[place]
+        expect(page.locator(".viewer details.why")).to_be_visible()
+        page.keyboard.press("Escape")
+    assert place == 0
+    page.locator(".gallery .thumb").nth(1).click()
+    page.locator(".viewer .travel input").press("ArrowLeft")
+    page.get_by_role("button", name="Go on from here with “a frog”").click()
+    expect(page.locator(".viewer")).to_have_count(0)
+    made(page, 2)
+    assert ended(server)[0]["id"] != job["id"]
+
+
+def test_a_later_variation_is_drawn_again_as_it_was(page: Page, server: Server):
+    varied = "variation_seed=4294967295&variation_strength=0.5&batch_size=2"
+    page.evaluate(f"location.hash = '#task=txt2img&prompt=a+frog&steps=3&seed=5&{varied}'")
+    expect(page.locator("#field-batch_size")).to_have_value("2")
+    draw(page)
+    made(page, 2)
+    [job] = ended(server)
+    page.locator(".frame.made button").nth(1).click()
+    page.get_by_role("button", name="Use these settings").click()
+    assert (value(page, "seed"), value(page, "batch_size")) == ("5", "")
+    sent(page)
+    made(page)
+    [again] = ended(server)
+    assert again["request"]["variation_seed"] == 0  # after the largest
+    first, other = (
+        Image.open(io.BytesIO(urllib.request.urlopen(server.address + path).read())).tobytes()
+        for path in (job["pictures"][1], again["pictures"][0])
+    )
+    assert max(abs(one - two) for one, two in zip(first, other, strict=True)) <= 2  # alone and in a batch
 
 
 def test_several_at_once(page: Page):
@@ -869,6 +952,13 @@ def test_a_damaged_picture_changes_nothing(page: Page, damage: str):
     assert value(page, "prompt") == PROMPT
 
 
+def test_an_endless_line_of_settings_takes_no_time(page: Page):
+    drop(page, "body", png(parameters="a" * 200_000))
+    started = time.monotonic()
+    expect(page.locator("#field-prompt")).to_have_value(re.compile("^aaa"))
+    assert time.monotonic() - started < 5
+
+
 def test_what_a_picture_tells_is_text_and_never_markup(page: Page, visit: Visit):
     drop(page, "body", png(parameters="<img src=x onerror=violations.push(1)>\nSteps: 2, Seed: 1, Size: 64x64"))
     expect(page.locator("#field-prompt")).to_have_value(re.compile("^<img"))
@@ -904,6 +994,17 @@ def test_the_address_restores_the_form(page: Page, visit: Visit, server: Server)
     expect(other.locator("#field-prompt")).to_have_value("a frog")
     assert value(other, "cfg_scale") == ""
     assert visit.bodies == []  # a link draws nothing by itself
+
+
+def test_an_address_of_no_task_or_field_changes_nothing(visit: Visit, server: Server):
+    """Such as what all objects of JavaScript have."""
+    page = opened(visit, server, "#task=constructor&prompt=a+dog")
+    expect(page.locator("[data-task=txt2img]")).to_have_attribute("aria-current", "true")
+    page = opened(visit, server, "#task=txt2img&prompt=a+dog&x=constructor=1,2")
+    assert (value(page, "prompt"), page.locator("#values-x").count()) == ("a dog", 0)
+    drop(page, "body", png(tintype='{"request": {"task": "constructor", "prompt": "a frog"}}'))
+    expect(page.locator("#field-prompt")).to_have_value("a frog")
+    expect(page.locator("[data-task=txt2img]")).to_have_attribute("aria-current", "true")
 
 
 def test_an_address_gone_to_is_not_written_over(page: Page, server: Server):

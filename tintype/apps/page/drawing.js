@@ -82,7 +82,7 @@ export async function branch(job, step) {
   const {prompt = '', negative_prompt = '', cfg_scale = job.request.cfg_scale} = request;
   const said = job.task === 'class2img' ? {cfg_scale} : {prompt, negative_prompt, cfg_scale};
   const asked = {...job.request, ...said, model: job.model, keep_steps: true, branch: `${job.id}:${step}`};
-  set({errors: {}});
+  set({errors: {}, view: 'draw', opened: null});
   await sent(job.task, [asked], null);
 }
 

@@ -1,35 +1,37 @@
-// The estimates of all steps, to go back and forth in, beneath the finished picture; and another way on from each.
+// The estimates of all steps, to go back and forth in, beneath a finished picture; and another way on from each.
 import {html, useEffect, useState} from './html.js';
+import {useStore} from './store.js';
 import {branch} from './drawing.js';
-import {Picture} from './picture.js';
-import {ask} from './server.js';
+import {useLatest} from './steps.js';
 
 const FROM_PICTURES = ['image', 'mask', 'depth', 'map'];
+const SMALL = 256; // pixels of a side; below, each is worth seeing
 
-/** @param {{job: object}} props a job that is done */
-export function Travel({job}) {
-  const [steps, setSteps] = useState([]);
-  const [place, setPlace] = useState(0);
+/** @param {{job: object, place: number, steps: number[]}} props a job that is done, which of its pictures, its kept steps */
+export function Travel({job, place, steps}) {
+  const [at, setAt] = useState(steps.length - 1);
+  const [url, setUrl] = useState('');
+  const prompt = useStore((state) => ('prompt' in state.capabilities.tasks[job.task].fields ? state.values.prompt : ''));
+  const step = steps[at];
+  const {path, found, problem} = useLatest(`v1/jobs/${job.id}/steps/${step}?place=${place}`, (answer) => answer.blob());
   useEffect(() => {
-    let isCurrent = true;
-    ask(`v1/jobs/${job.id}/steps`).then((told) => {
-      if (!isCurrent) return;
-      setSteps(told.steps);
-      setPlace(told.steps.length - 1);
-    }, () => isCurrent && setSteps([])); // not kept: there is nothing to show
-    return () => (isCurrent = false);
-  }, [job.id]);
-  if (steps.length < 2) return null;
+    if (!found) return undefined;
+    const made = URL.createObjectURL(found);
+    setUrl(made);
+    return () => URL.revokeObjectURL(made);
+  }, [found]);
 
-  const step = steps[place];
   const label = `after step ${step + 1} of ${steps.at(-1) + 1}`;
+  const isShown = path.includes(`/steps/${step}?`);
   const canBranch = step < steps.at(-1) && !FROM_PICTURES.some((name) => name in job.request);
   return html`<section class="travel" aria-label="Time travel">
-    <div class="frame past"><${Picture} path=${`v1/jobs/${job.id}/steps/${step}`} alt=${`The estimate ${label}`}
-      width=${job.request.width ?? 64} height=${job.request.height ?? 64} /></div>
+    <div class="frame past" aria-busy=${!isShown}>${url && html`<img class="pixels" src=${url} alt=${`The estimate ${label}`}
+      onLoad=${({target}) => target.classList.toggle('pixels', Math.max(target.naturalWidth, target.naturalHeight) <= SMALL)} />`}</div>
     <label class="field">Back in time, ${label}
-      <input type="range" min="0" max=${steps.length - 1} value=${place} aria-valuetext=${label}
-        onInput=${(event) => setPlace(Number(event.target.value))} /></label>
-    ${canBranch && html`<button type="button" onClick=${() => branch(job, step)}>Go on from here with the prompt as it is now</button>`}
+      <input type="range" min="0" max=${steps.length - 1} value=${at} aria-valuetext=${label}
+        onInput=${(event) => setAt(Number(event.target.value))} />
+      ${problem && html`<p class="help">${problem}</p>`}</label>
+    ${canBranch && html`<button type="button" onClick=${() => branch(job, step)}>
+      Go on from here with ${prompt ? `“${prompt.length > 60 ? `${prompt.slice(0, 60)}…` : prompt}”` : 'the form as it is now'}</button>`}
   </section>`;
 }

@@ -5,7 +5,7 @@ import {cancelShown, draw, hasEnded, isOver, shownDrawing} from './drawing.js';
 import {Picture} from './picture.js';
 import {SheetGrid} from './sheet-grid.js';
 import {SendTo} from './send-to.js';
-import {Travel} from './panel-travel.js';
+import {Past} from './past.js';
 
 const EXAMPLES = ['a red apple on a sky blue background', 'a frog to the left of a panda on a mint background',
   'a green apple on a yellow background'];
@@ -50,6 +50,7 @@ export function Result() {
     <${Progress} going=${going} sentence=${sentence} job=${told.find((job) => job && !hasEnded(job))} share=${drawing.sheet
       ? ended / told.length : null} />
     ${drawing.error && html`<p class="problem">${drawing.error}</p>`}
+    ${!drawing.sheet && told[0]?.state === 'done' && html`<${PastOfOne} key=${told[0].id} job=${told[0]} />`}
   </section>`;
 }
 
@@ -79,8 +80,7 @@ function One({job}) {
             height=${known?.height ?? job.request.height ?? 64} /></button>`;
       })}
     </div>
-    ${job.pictures.length === 1 && html`<div class="row"><${SendTo} path=${job.pictures[0]} /></div>`}
-    <${Travel} job=${job} />`;
+    ${job.pictures.length === 1 && html`<div class="row"><${SendTo} path=${job.pictures[0]} /></div>`}`;
   }
   if (job && hasEnded(job)) {
     return html`<div class="frame blank"><div>
@@ -93,6 +93,16 @@ function One({job}) {
   return html`<div class="frame">${preview
     ? html`<img class="pixels preview" src=${preview} alt="the picture so far" />`
     : html`<div class="shimmer" aria-hidden="true"></div>`}</div>`;
+}
+
+/** Of a batch one at a time. */
+function PastOfOne({job}) {
+  const [place, setPlace] = useState(0);
+  return html`<${Past} job=${job} place=${place}>
+    ${job.pictures.length > 1 && html`<label class="field of-batch">Of picture
+      <select value=${place} onChange=${(event) => setPlace(Number(event.target.value))}>
+        ${job.pictures.map((path, number) => html`<option key=${path} value=${number}>${number + 1} of ${job.pictures.length}</option>`)}
+      </select></label>`}<//>`;
 }
 
 /** The bar, its words, and what a screen reader says: not each step, which nobody can listen to. */

@@ -5,17 +5,15 @@ import {ask} from './server.js';
 import {removeJob} from './drawing.js';
 import {loadMore} from './gallery-index.js';
 import {fillWith} from './settings.js';
+import {aloneOf} from './infotext.js';
 import {wordFor} from './fields.js';
 import {Picture} from './picture.js';
 import {SendTo} from './send-to.js';
-import {Why} from './panel-why.js';
+import {Past} from './past.js';
 import {Icon} from './icons.js';
 
-/** The request of this one picture of a job: with its own seed, alone. */
-function requestOf(job, picture) {
-  const {batch_size: _, ...request} = job.request;
-  return request.variation_strength > 0 ? request : {...request, seed: picture.seed};
-}
+/** Of a picture, among those of its job. */
+const placeOf = (picture) => Number(picture.url.split('/').at(-1));
 
 export function Viewer() {
   const number = useStore((state) => state.opened);
@@ -73,12 +71,12 @@ export function Viewer() {
       <button type="button" class="quiet round close" aria-label="Close" onClick=${close}><${Icon} name="close" /></button>
       <h2>${picture.prompt || mine?.request.label || mine?.request.boxes?.join(', ') || mine?.task || 'Picture'}</h2>
       <div class="buttons">
-        <button type="button" class="primary" disabled=${!mine} onClick=${() => { fillWith(requestOf(mine, picture), mine.model); say('Its settings are in the form'); }}>Use these settings</button>
+        <button type="button" class="primary" disabled=${!mine} onClick=${() => { fillWith(aloneOf(mine.request, placeOf(picture)), mine.model); say('Its settings are in the form'); }}>Use these settings</button>
       </div>
       <${SendTo} path=${picture.url} />
-      ${mine && html`<${Why} key=${picture.url} job=${mine} place=${Number(picture.url.split('/').at(-1))} />`}
+      ${mine && html`<${Past} key=${picture.url} job=${mine} place=${placeOf(picture)} />`}
       <dl class="metadata">
-        ${mine && Object.entries({task: mine.task, model: mine.model, ...requestOf(mine, picture)}).filter(([name]) => name !== 'prompt').map(([name, value]) => html`
+        ${mine && Object.entries({task: mine.task, model: mine.model, ...aloneOf(mine.request, placeOf(picture))}).filter(([name]) => name !== 'prompt').map(([name, value]) => html`
           <div key=${name}><dt>${wordFor(name)}</dt><dd>${Array.isArray(value) ? value.join('\n') : String(value)}</dd></div>`)}
         <div><dt>Pixels</dt><dd>${picture.width} × ${picture.height}</dd></div>
         <div><dt>Made</dt><dd>${new Date(picture.created * 1000).toLocaleString()}</dd></div>
