@@ -7,31 +7,31 @@ import {Stage} from './stage.js';
 import {Gallery} from './gallery.js';
 import {Viewer} from './viewer.js';
 import {TokenDialog} from './token-dialog.js';
+import {Offer} from './offer.js';
 import {TaskRail} from './task-rail.js';
-import {fileIn, pictureIn} from './pictures.js';
+import {fileIn} from './pictures.js';
+import {give, pictureIn} from './given.js';
 import {textsOf} from './png.js';
 import {requestIn} from './infotext.js';
 import {fillWith} from './settings.js';
-import {setValue} from './store.js';
 
 /** @param {File} file fills the form with how it was made, or is the picture to begin with */
 async function taken(file) {
   const {capabilities, task} = now();
   if (!capabilities) return;
+  const name = file.name || 'the picture';
   const found = requestIn(await textsOf(await file.arrayBuffer()));
   if (found) {
     fillWith(found.request, found.model);
-    say(`Settings of ${file.name || 'the picture'} are in the form`);
-    return;
-  }
-  if (!('image' in capabilities.tasks[task].fields)) {
-    say(`${file.name || 'The picture'} does not tell how it was made`);
+    say(`Settings of ${name} are in the form`);
     return;
   }
   try {
-    setValue('image', await pictureIn(file, capabilities.limits.body_bytes));
+    const url = await pictureIn(file);
+    if ('image' in capabilities.tasks[task].fields) await give('image', url);
+    else set({offered: {name, url}});
   } catch (error) {
-    set({errors: {...now().errors, image: error.message}});
+    say(`${name}: ${error.message}`);
   }
 }
 
@@ -57,7 +57,7 @@ function useDrops() {
         event.preventDefault();
         const file = fileIn(event.dataTransfer);
         if (file) taken(file);
-        else if (event.dataTransfer?.files.length) say('Expected a PNG, JPEG or WebP file');
+        else if (event.dataTransfer?.files.length) say(`${event.dataTransfer.files[0].name} is no picture; expected a PNG, JPEG or WebP file`);
       },
       paste: (event) => {
         const file = fileIn(event.clipboardData);
@@ -75,6 +75,7 @@ export function App() {
   const view = useStore((state) => state.view);
   const capabilities = useStore((state) => state.capabilities);
   const connection = useStore((state) => state.connection);
+  const failure = useStore((state) => state.failure);
   const said = useStore((state) => state.said);
   const opened = useStore((state) => state.opened);
   const needsToken = useStore((state) => state.needsToken);
@@ -82,6 +83,8 @@ export function App() {
     <${Header} />
     ${connection === 'lost' && html`
       <p class="banner" role="alert">The server does not answer. What you typed is kept; trying again…</p>`}
+    ${failure && connection !== 'lost' && html`
+      <p class="banner" role="alert">This server can draw nothing: ${failure}. Whoever runs it can mend that.</p>`}
     ${capabilities === null
       ? html`<main class="starting">${connection === 'lost' ? '' : 'Loading…'}</main>`
       : html`<main class=${`view ${view}`}>
@@ -89,6 +92,7 @@ export function App() {
         </main>`}
     ${opened !== null && html`<${Viewer} />`}
     ${needsToken && html`<${TokenDialog} />`}
+    <${Offer} />
     <p class=${`said ${said ? 'shown' : ''}`} role="status">${said}</p>
     ${isOver && html`<div class="drop-veil" aria-hidden="true"><p>Drop it on a picture field to use the picture;
       anywhere else reads how it was made</p></div>`}

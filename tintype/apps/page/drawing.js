@@ -2,7 +2,7 @@
 import {now, say, set} from './store.js';
 import {fieldNamedIn, isBlank, requestOf} from './fields.js';
 import {cellsOf} from './axes.js';
-import {ask, events, pause, Refused, Unreachable} from './server.js';
+import {ask, events, failure, pause, Refused, Unreachable} from './server.js';
 import {forget, refresh} from './gallery-index.js';
 
 /**
@@ -40,6 +40,9 @@ export function followedJob(state) {
   const id = drawing?.jobs.find((one) => one !== null && !hasEnded(state.jobs.get(one)));
   return id ? state.jobs.get(id) ?? null : null;
 }
+
+/** @param {string} task @returns {Drawing} */
+const emptyDrawing = (task) => ({key: ++keys, task, jobs: [], sheet: null, isSending: false, isStopped: false, error: ''});
 
 function change(key, patch) {
   set({drawings: now().drawings.map((one) => (one.key === key ? {...one, ...patch} : one))});
@@ -89,8 +92,8 @@ export async function branch(job, step) {
 /** Send jobs and show them as one drawing. */
 async function sent(task, bodies, sheet) {
   const {fields} = now().capabilities.tasks[task];
-  const key = ++keys;
-  const drawing = {key, task, jobs: bodies.map(() => null), sheet, isSending: true, isStopped: false, error: ''};
+  const drawing = {...emptyDrawing(task), jobs: bodies.map(() => null), sheet, isSending: true};
+  const {key} = drawing;
   set({drawings: [...now().drawings.slice(-49), drawing]});
   if (!matchMedia('(min-width: 48rem)').matches) { // one column: the picture may be far above what was typed
     requestAnimationFrame(() => document.querySelector('.result')?.scrollIntoView({block: 'start'}));
@@ -107,7 +110,7 @@ async function sent(task, bodies, sheet) {
   } catch (error) {
     if (!(error instanceof Refused || error instanceof Unreachable)) throw error;
     change(key, {isSending: false, error: error.message});
-    set({errors: errorsIn(error, fields)});
+    set({errors: error.status === 503 ? {'': error.message} : errorsIn(error, fields, bodies[0])});
     showFirstWrong();
     if (!now().drawings.find((one) => one.key === key).jobs.some(Boolean)) {
       set({drawings: now().drawings.filter((one) => one.key !== key)}); // it is told beside the field
@@ -132,14 +135,30 @@ async function submitted(key, body) {
     } catch (error) {
       const isBusy = error instanceof Refused && (error.status === 429 || (error.status === 503 && error.retry > 0));
       if (!isBusy && !(error instanceof Unreachable && ++silences < 6)) throw error;
+      if (error.status === 503) { // it stops, and will be back; or it waits for someone who looks after it
+        const why = await failure();
+        set({failure: why});
+        if (why) throw new Refused(503, why);
+      }
       await pause(isBusy ? 1000 * Math.min(5, error.retry || 1) : 1500);
     }
   }
 }
 
-function errorsIn(error, fields) {
+function errorsIn(error, fields, request) {
   if (Object.keys(error.fields ?? {}).length > 0) return error.fields;
-  return {[fieldNamedIn(error.message, [...Object.keys(fields), 'model'])]: plain(error.message)};
+  const side = sideIn(error.message, fields, request);
+  if (side) return {[side]: `the whole ${error.message}`};
+  const names = [...Object.keys(fields), 'model'];
+  const about = names.includes(error.about) ? error.about : fieldNamedIn(error.message, names);
+  return {[about]: plain(error.message)};
+}
+
+/** Of what is added on all sides a sentence tells the whole alone. @returns {string|undefined} the side that is to blame */
+function sideIn(sentence, fields, request) {
+  const [, whole] = /^(width|height) \d/.exec(sentence) ?? [];
+  const sides = {width: ['right', 'left'], height: ['bottom', 'top']}[whole] ?? [];
+  return sides.find((side) => side in fields && request[side] % 8) ?? sides.find((side) => side in fields);
 }
 
 /** Without what only the command line has. @param {string} sentence */
@@ -190,7 +209,7 @@ function merge(told) {
     hasNews = true;
     isDone ||= job.state === 'done' && before !== undefined;
     if (job.fault === 'invalid' && before && job.task === task) {
-      set({errors: errorsIn({message: job.error}, now().capabilities.tasks[task].fields)});
+      set({errors: errorsIn({message: job.error}, now().capabilities.tasks[task].fields, job.request)});
     }
   }
   if (!hasNews) return;
@@ -240,16 +259,18 @@ async function round(isFirst) {
     merge([found]);
   }
   if (isFirst) {
-    const adopted = active(now()).map((job) => ({
-      key: ++keys, task: job.task, jobs: [job.id], sheet: null, isSending: false, isStopped: false, error: '',
-    }));
-    set({drawings: [...adopted, ...now().drawings]});
+    const adopted = active(now()).map((job) => ({...emptyDrawing(job.task), jobs: [job.id]}));
+    const last = told.find((job) => job.state === 'done'); // for who comes back
+    const shown = last ? [{...emptyDrawing(last.task), jobs: [last.id]}] : [];
+    set({drawings: [...shown, ...adopted, ...now().drawings]});
   }
+  const waiting = active(now());
+  if (now().failure || (waiting.length > 0 && waiting.every((job) => job.state === 'queued'))) set({failure: await failure()});
   stream();
 }
 
 async function returned() {
-  set({capabilities: await ask('v1/capabilities'), connection: 'there'});
+  set({capabilities: await ask('v1/capabilities'), connection: 'there', failure: await failure()});
   await refresh();
 }
 

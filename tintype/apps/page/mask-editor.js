@@ -2,10 +2,11 @@
 import {html, useEffect, useRef, useState} from './html.js';
 import {now, setValue, useStore} from './store.js';
 import {opened} from './pictures.js';
-import {PictureField, useSize} from './picture-field.js';
+import {Fitted, PictureField, useSize} from './picture-field.js';
 import {Problem} from './field.js';
 import {Icon} from './icons.js';
 
+const HAS_MOUSE = matchMedia('(pointer: fine)').matches;
 const UNDONE = 40; // strokes that can be taken back
 const READ = {willReadFrequently: true}; // all of it, after each stroke
 
@@ -181,7 +182,8 @@ function Painting({image, size}) {
       ${ring && html`<span class=${`brush ${isErasing ? 'erases' : ''} ${isDown ? 'down' : ''}`} aria-hidden="true" style=${{
         left: percent(ring.x, size.width), top: percent(ring.y, size.height), width: percent(brush, size.width), height: percent(brush, size.height)}}></span>`}
     </div></div>
-    <${Problem} name="mask" error=${error} help="Paint over what is to be made anew; the right button erases." />
+    <${Fitted} name="image" />
+    <${Problem} name="mask" error=${error} help=${`Paint over what is to be made anew${HAS_MOUSE ? '; the right button erases' : ''}.`} />
     <div class="tools">
       <div class="buttons" role="group" aria-label="Brush">
         <button type="button" aria-pressed=${!isErasing} onClick=${() => setErasing(false)}>Paint</button>

@@ -1,7 +1,7 @@
 // A picture and the room around it: each side is pulled, or typed in the form.
 import {html, useRef, useState} from './html.js';
 import {setValue, useStore} from './store.js';
-import {PictureField, useSize} from './picture-field.js';
+import {Fitted, PictureField, useSize} from './picture-field.js';
 import {Problem} from './field.js';
 import {wordFor} from './fields.js';
 
@@ -81,6 +81,7 @@ function Sides({image, size}) {
         })}
       </svg>
     </div>
+    <${Fitted} name="image" />
     <${Problem} name="sides" error=${error} help=${`${size.width} × ${size.height} becomes ${whole.width} × ${whole.height}. Pull the sides, or use the arrow keys on them.`} />
     <div class="tools"><div class="buttons">
       <button type="button" onClick=${() => SIDES.forEach((name) => change(name, pixels(name) + 32))}>32 all around</button>

@@ -2,7 +2,8 @@
 import {html, useEffect, useId, useRef, useState} from './html.js';
 import {now, set, setValue, useStore} from './store.js';
 import {wordFor} from './fields.js';
-import {fileIn, KINDS, opened, pictureIn} from './pictures.js';
+import {fileIn, KINDS, opened} from './pictures.js';
+import {give, pictureIn} from './given.js';
 import {Problem} from './field.js';
 import {Icon} from './icons.js';
 
@@ -20,6 +21,17 @@ export function useSize(url) {
   return size;
 }
 
+/** What was done to a picture so that the server takes it; done here where another task took it. @param {{name: string}} props the field */
+export function Fitted({name}) {
+  const found = useStore((state) => state.fitted[name]);
+  const url = useStore((state) => state.values[name]);
+  const task = useStore((state) => state.task);
+  useEffect(() => {
+    if (url) give(name, url, () => now().values[name] === url).catch((problem) => set({errors: {...now().errors, [name]: problem.message}}));
+  }, [url, task]);
+  return found && found.url === url && html`<p class="help fitted">${found.told}</p>`;
+}
+
 /** @param {{name: string, isLarge?: boolean}} props `isLarge`: it fills the stage */
 export function PictureField({name, isLarge = false}) {
   const url = useStore((state) => state.values[name]);
@@ -32,7 +44,7 @@ export function PictureField({name, isLarge = false}) {
   const take = async (file) => {
     if (!file) return;
     try {
-      setValue(name, await pictureIn(file, now().capabilities.limits.body_bytes));
+      await give(name, await pictureIn(file));
     } catch (problem) {
       set({errors: {...now().errors, [name]: problem.message}});
     }
@@ -57,6 +69,7 @@ export function PictureField({name, isLarge = false}) {
       <input ref=${chooser} class="unseen" type="file" accept=${KINDS.join(',')} tabindex="-1" aria-hidden="true"
         onChange=${(event) => { take(event.target.files[0]); event.target.value = ''; }} />
     </div>
+    <${Fitted} name=${name} />
     <${Problem} name=${name} error=${error} help=${help} />
   </div>`;
 }

@@ -24,18 +24,5 @@ export async function opened(url) {
   return picture;
 }
 
-/**
- * A file as a data URL that is surely a picture.
- * @param {File} file
- * @param {number} most bytes that the server takes in all
- */
-export async function pictureIn(file, most) {
-  if (!KINDS.includes(file.type)) throw new Error('expected a PNG, JPEG or WebP file');
-  if (file.size * 1.4 > most) throw new Error(`the file is too large; expected ${Math.floor(most / 1.4 / 2 ** 20)} MB at most`);
-  const url = await dataUrl(file);
-  await opened(url);
-  return url;
-}
-
 /** @param {DataTransfer|null} transfer @returns {File|null} the first picture in what is dropped or pasted */
 export const fileIn = (transfer) => [...(transfer?.files ?? [])].find((file) => KINDS.includes(file.type)) ?? null;

@@ -4,13 +4,15 @@ import {now, say, set} from './store.js';
 import {TASKS} from './fields.js';
 import {fetched, address} from './server.js';
 import {dataUrl} from './pictures.js';
+import {give} from './given.js';
 
-const SENT = ['img2img', 'inpaint', 'outpaint', 'upscale'];
+export const SENT = ['img2img', 'inpaint', 'outpaint', 'upscale'];
 
 async function sendTo(task, path) {
   try {
     const url = await dataUrl(await (await fetched(path)).blob());
-    set({task, values: {...now().values, image: url, mask: ''}, errors: {}, view: 'draw', opened: null});
+    set({task, values: {...now().values, mask: ''}, errors: {}, view: 'draw', opened: null});
+    await give('image', url);
   } catch (error) {
     say(error.message);
   }

@@ -4,11 +4,11 @@ import {set} from './store.js';
 const ROOT = new URL('..', import.meta.url); // of the server, wherever a proxy puts it
 const TOKEN = 'tintype.token';
 
-/** The server said no. `fields`: what is wrong with which field, where it says so. */
+/** The server said no. `fields`: what is wrong with which field, `about`: which field it is about, where it says so. */
 export class Refused extends Error {
-  constructor(status, message, {fields = {}, retry = 0} = {}) {
+  constructor(status, message, {fields = {}, about = '', retry = 0, failure = ''} = {}) {
     super(message);
-    Object.assign(this, {status, fields, retry});
+    Object.assign(this, {status, fields, about, retry, failure});
   }
 }
 
@@ -73,17 +73,31 @@ export async function ask(path, options) {
   return answer.status === 204 ? null : answer.json();
 }
 
+/** @returns {Promise<string>} why the server can draw nothing until someone looks after it; '' where it can, or will soon */
+export async function failure() {
+  try {
+    await ask('readyz');
+    return '';
+  } catch (error) {
+    if (error instanceof Refused) return error.failure;
+    throw error;
+  }
+}
+
 async function refusal(answer) {
   const told = await answer.json().catch(() => ({}));
   const fields = {};
   if (Array.isArray(told.detail)) {
     for (const one of told.detail) {
       const name = one.loc.find((part) => part !== 'body' && part !== 'query');
-      if (name) fields[name] ??= one.msg;
+      if (name) fields[name] ??= one.msg.replace(/^Value error, /, '');
     }
   }
-  const message = told.error?.message ?? `the server answered ${answer.status}`;
-  return new Refused(answer.status, message, {fields, retry: Number(answer.headers.get('Retry-After') ?? 0)});
+  const detail = typeof told.detail === 'string' ? told.detail : undefined;
+  const message = told.error?.message ?? detail ?? `the server answered ${answer.status}`;
+  return new Refused(answer.status, message, {
+    fields, about: told.error?.param ?? '', retry: Number(answer.headers.get('Retry-After') ?? 0), failure: told.failure ?? '',
+  });
 }
 
 /**

@@ -6,6 +6,7 @@ import {useLayoutEffect, useRef, useState} from './html.js';
  * @property {object|null} capabilities what the server tells of itself
  * @property {'starting'|'there'|'lost'} connection
  * @property {boolean} needsToken whether the server wants a token that we have not
+ * @property {string} failure why the server can draw nothing; '' where it can
  * @property {'draw'|'pictures'} view
  * @property {string} task
  * @property {Record<string, any>} values as typed, by field; all tasks share them
@@ -19,6 +20,8 @@ import {useLayoutEffect, useRef, useState} from './html.js';
  * @property {boolean} complete whether the index goes to the oldest picture
  * @property {number|null} opened the number of the picture in the large view
  * @property {string} said a sentence for a moment
+ * @property {{name: string, url: string}|null} offered a picture that may be begun with
+ * @property {Record<string, {url: string, told: string}>} fitted pictures that were made to fit, by field, and a sentence of it
  *
  * @typedef {{field: string, values: string}} Axis
  */
@@ -27,9 +30,9 @@ const NOTHING = {x: {field: '', values: ''}, y: {field: '', values: ''}};
 
 /** @type {State} */
 let state = {
-  capabilities: null, connection: 'starting', needsToken: false, view: 'draw', task: 'txt2img', values: {}, model: '',
+  capabilities: null, connection: 'starting', needsToken: false, failure: '', view: 'draw', task: 'txt2img', values: {}, model: '',
   axes: NOTHING, errors: {}, jobs: new Map(), previews: new Map(), drawings: [], pictures: [], complete: false,
-  opened: null, said: '',
+  opened: null, said: '', offered: null, fitted: {},
 };
 const watchers = new Set();
 

@@ -1,0 +1,25 @@
+// A picture that was dropped on no field, while the form asks for none: what can be begun with it.
+import {html} from './html.js';
+import {now, set, useStore} from './store.js';
+import {TASKS} from './fields.js';
+import {give} from './given.js';
+import {SENT} from './send-to.js';
+import {Icon} from './icons.js';
+
+export function Offer() {
+  const offered = useStore((state) => state.offered);
+  if (!offered) return null;
+  const {name, url} = offered;
+  const close = () => set({offered: null});
+  const begin = async (task) => {
+    set({task, errors: {}, view: 'draw', opened: null, offered: null});
+    await give('image', url);
+  };
+  return html`<section class="offer" role="alertdialog" aria-labelledby="offer-title" onKeyDown=${(event) => event.key === 'Escape' && close()}>
+    <img src=${url} alt="" />
+    <p id="offer-title">${name} does not tell how it was made. Begin with it?</p>
+    <div class="buttons">${SENT.filter((task) => task in now().capabilities.tasks).map((task, place) => html`
+      <button key=${task} type="button" autofocus=${place === 0} onClick=${() => begin(task)}>${TASKS[task]}</button>`)}
+      <button type="button" class="quiet round" aria-label="No" onClick=${close}><${Icon} name="close" /></button></div>
+  </section>`;
+}
