@@ -257,6 +257,13 @@ def until(page: Page, condition: str) -> None:
         time.sleep(0.05)
 
 
+def until_true(condition: Callable[[], bool], page: Page) -> None:
+    ends = time.monotonic() + PATIENCE / 1000
+    while not condition():
+        assert time.monotonic() < ends
+        page.wait_for_timeout(50)
+
+
 def value(page: Page, name: str) -> str:
     return page.locator(f"#field-{name}").input_value()
 
@@ -428,6 +435,16 @@ def test_what_the_model_reads_is_told_while_typing(page: Page):
     expect(told).not_to_contain_text("never saw")
     prompt.fill("")
     expect(told).to_have_count(0)
+    asked: list[dict[str, Any]] = []
+    page.on("request", lambda request: request.url.endswith("/v1/tokens") and asked.append(request.post_data_json))
+    page.fill("#field-steps", "7")
+    page.fill("#field-negative_prompt", "a zeppelin, blurred")
+    told = page.locator("[data-tokens=negative_prompt]")
+    expect(told).to_contain_text("The model never saw “zeppelin”", timeout=PATIENCE)
+    assert asked[-1] == {"prompt": "a zeppelin, blurred", "model": "default", "steps": 7}
+    page.get_by_text("More", exact=True).click()
+    page.select_option("#field-prompt_style", "plain")
+    until_true(lambda: asked[-1].get("prompt_style") == "plain", page)
 
 
 def test_back_in_time_and_another_way_on(page: Page, server: Server):
@@ -748,6 +765,58 @@ def test_img2img_begins_with_a_dropped_picture(page: Page, visit: Visit, server:
     ended(server)
 
 
+def test_a_picture_of_any_size_is_made_to_fit(visit: Visit, server: Server):
+    page = opened(visit, server)
+    limits = {"largest_side": 64}
+    page.route("**/v1/capabilities", lambda route: route.fulfill(json=told))
+    told = server.ask("/v1/capabilities")
+    told["limits"] |= limits
+    page.reload()
+    choose(page, "img2img")
+    page.fill("#field-prompt", PROMPT)
+    page.fill("#field-steps", "2")
+    for size, fitted in (((100, 70), (64, 40)), ((60, 50), (56, 48)), ((5, 64), (8, 64))):
+        give(page, "image", striped(size))
+        sentence = f"{size[0]} × {size[1]} was made {fitted[0]} × {fitted[1]} to fit"
+        expect(page.locator("[data-field=image] .fitted")).to_have_text(sentence)
+        sent(page)
+        picture = picture_in(visit.bodies[-1]["image"]).convert("RGB")
+        assert picture.size == fitted
+        if size == (60, 50):  # cut, and no pixel changed
+            assert picture.tobytes() == Image.open(io.BytesIO(striped(size))).crop((2, 1, 58, 49)).tobytes()
+    give(page, "image", png())
+    expect(page.locator("[data-field=image] .fitted")).to_have_count(0)
+    ended(server)
+    choose(page, "upscale")  # takes any sides, but not any size
+    give(page, "image", striped((60, 50)))
+    expect(page.locator("[data-field=image] .fitted")).to_have_count(0)
+    choose(page, "inpaint")
+    expect(page.locator(".pane .fitted")).to_have_text("60 × 50 was made 56 × 48 to fit")
+
+
+def striped(size: tuple[int, int]) -> bytes:
+    picture = Image.new("RGB", size)
+    picture.putdata([(4 * (place % size[0]) % 256, place // size[0], 9) for place in range(size[0] * size[1])])
+    content = io.BytesIO()
+    picture.save(content, "PNG")
+    return content.getvalue()
+
+
+def test_a_wrong_side_is_marked_there(page: Page):
+    choose(page, "outpaint")
+    page.fill("#field-prompt", PROMPT)
+    give(page, "image", png("gold"))
+    page.fill("#field-left", "8")
+    page.fill("#field-right", "7")
+    draw(page)
+    expect(page.locator("#help-right")).to_contain_text("the whole width 79 is not a multiple of 8")
+    expect(page.locator(".actions .problem")).to_have_text("Look at Right")
+    page.fill("#field-right", "8")
+    page.fill("#field-top", "7")
+    draw(page)
+    expect(page.locator("#help-top")).to_contain_text("the whole height 71")
+
+
 # Sheets
 
 
@@ -948,8 +1017,31 @@ def test_a_damaged_picture_changes_nothing(page: Page, damage: str):
     elif damage == "zip":
         content = content.replace(b"tEXtparameters\0", b"zTXtparameters\0")
     drop(page, "body", content)
-    expect(page.locator(".said")).to_contain_text("does not tell how it was made")
+    if damage in ("cut", "length"):
+        expect(page.locator(".said")).to_contain_text("dropped.png: not a picture that can be read")
+    else:
+        expect(page.locator(".offer")).to_contain_text("dropped.png does not tell how it was made")
     assert value(page, "prompt") == PROMPT
+
+
+def test_a_dropped_picture_is_offered_to_begin_with(page: Page, visit: Visit, server: Server):
+    drop(page, "body", b"no picture", "words.txt", "text/plain")
+    expect(page.locator(".said")).to_contain_text("words.txt is no picture")
+    drop(page, "body", b"no picture", "words.png")
+    expect(page.locator(".said")).to_contain_text("words.png: not a picture")
+    drop(page, "body", png("gold"), "photo.png")
+    page.locator(".offer").get_by_role("button", name="No", exact=True).click()
+    expect(page.locator(".offer")).to_have_count(0)
+    drop(page, "body", png("gold"), "photo.png")
+    expect(page.locator(".offer")).to_contain_text("photo.png does not tell how it was made")
+    page.locator(".offer").get_by_role("button", name="Picture").click()
+    expect(page.locator("[data-field=image] img")).to_be_visible()
+    expect(page.locator("[data-task=img2img]")).to_have_attribute("aria-current", "true")
+    page.fill("#field-prompt", PROMPT)
+    page.fill("#field-steps", "2")
+    sent(page)
+    assert picture_in(visit.bodies[-1]["image"]).getpixel((3, 3)) == (255, 215, 0)
+    ended(server)
 
 
 def test_an_endless_line_of_settings_takes_no_time(page: Page):
@@ -1065,7 +1157,7 @@ def test_dark_and_light(visit: Visit, server: Server):
     assert ground(light) < 150
     light.reload()
     assert ground(light) < 150
-    light.get_by_role("button", name="Dark colours").click()
+    light.get_by_role("button", name="Light colours").click()
     assert ground(light) > 600
 
 
@@ -1192,6 +1284,58 @@ def test_a_restart_of_the_server_loses_nothing(visit: Visit, tmp_path: Path):
         assert (value(page, "prompt"), value(page, "steps")) == (PROMPT, "5")
         page.get_by_role("button", name="Draw again").click()
         made(page)
+
+
+def test_a_model_that_cannot_be_opened_is_told(page: Page, server: Server):
+    why = "the embedded model cannot be opened: no such file"
+    down = {"ready": False, "stopping": False, "failure": why}
+    page.route("**/readyz", lambda route: route.fulfill(status=503, json=down))
+    page.route(
+        "**/v1/jobs",
+        lambda route: route.fulfill(status=503, headers={"Retry-After": "10"}, json={"detail": why}),
+    )
+    page.fill("#field-prompt", PROMPT)
+    draw(page)
+    expect(page.locator(".actions .problem")).to_have_text(why)
+    expect(page.locator(".banner")).to_contain_text(why)
+    assert value(page, "prompt") == PROMPT
+    page.unroute_all()
+    expect(page.locator(".banner")).to_have_count(0, timeout=PATIENCE)  # mended meanwhile
+    sent(page)
+    made(page)
+
+
+def test_who_comes_back_sees_the_last_picture(page: Page, server: Server):
+    page.fill("#field-prompt", PROMPT)
+    page.fill("#field-steps", "3")
+    page.fill("#field-seed", "4294967295")
+    sent(page)
+    source = made(page).get_attribute("src")
+    fits = "(one) => one.scrollWidth <= one.clientWidth"
+    assert page.locator("#field-seed").evaluate(fits)  # is seen whole
+    page.reload()
+    assert made(page).get_attribute("src") == source
+    page.fill("#field-seed", "")
+    page.get_by_label("Use the last seed again").click()
+    assert value(page, "seed") == "4294967295"
+
+
+def test_what_is_said_covers_no_picture_below(page: Page, server: Server):
+    page.fill("#field-prompt", PROMPT)
+    page.fill("#field-steps", "2")
+    sent(page)
+    made(page)
+    drop(page, "body", b"no picture", "words.txt", "text/plain")
+    said, latest = page.locator(".said.shown").bounding_box(), page.locator(".latest").bounding_box()
+    assert said["y"] + said["height"] < latest["y"]
+
+
+def test_the_right_button_is_told_of_where_there_is_one(visit: Visit, server: Server):
+    for options, count in (({}, 1), ({"has_touch": True, "is_mobile": True}, 0)):
+        page = opened(visit, server, "#task=inpaint", **options)
+        give(page, "image", png())
+        expect(page.locator("#help-mask")).to_contain_text("Paint over")
+        assert page.get_by_text("right button").count() == count
 
 
 def test_the_page_comes_back_to_a_job_that_goes_on(page: Page, server: Server):

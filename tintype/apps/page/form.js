@@ -30,7 +30,7 @@ export function Form() {
     <div class="fields">
       <p class="lead">${help}</p>
       ${places.prompts.map((name) => html`${control(name)}
-        ${name === 'prompt' && html`<${Tokens} name=${name} text=${values[name] ?? ''} model=${model} />`}`)}
+        ${name !== 'label' && html`<${Tokens} name=${name} text=${values[name] ?? ''} model=${model || own} />`}`)}
       ${places.inputs.filter((name) => !EDITED[task]?.includes(name)).map((name) => fields[name].kind === 'picture'
         ? html`<${PictureField} key=${name} name=${name} />` : control(name))}
       ${places.sides.length > 0 && html`<fieldset class="group"><legend>Pixels to add</legend>

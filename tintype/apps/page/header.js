@@ -18,7 +18,8 @@ function ThemeToggle() {
     }
     setDark(!isDark);
   };
-  return html`<button class="quiet round" type="button" aria-pressed=${isDark} aria-label="Dark colours" title="Dark or light"
+  const word = isDark ? 'Light colours' : 'Dark colours'; // what it will do
+  return html`<button class="quiet round" type="button" aria-label=${word} title=${word}
     onClick=${flip}><${Icon} name=${isDark ? 'sun' : 'moon'} /></button>`;
 }
 
