@@ -485,7 +485,7 @@ def test_what_other_programs_send(clients_server: str) -> None:
         {"prompt": "a red apple", "batch_size": 1, "width": 64, "height": 64},  # Open WebUI
         {
             "prompt": "a red apple", "negative_prompt": "", "sampler_name": "Euler a", "scheduler": "karras",
-            "steps": 3, "cfg_scale": 7, "width": 64, "height": 64, "restore_faces": True, "enable_hr": True,
+            "steps": 3, "cfg_scale": 7, "width": 64, "height": 64, "restore_faces": False, "enable_hr": True,
             "hr_upscaler": "Latent", "hr_scale": 1.5, "hr_additional_modules": [], "denoising_strength": 0.7,
             "hr_second_pass_steps": 0, "seed": -1, "override_settings": {"CLIP_stop_at_last_layers": 1},
             "override_settings_restore_afterwards": True, "clip_skip": 1, "save_images": True, "send_images": True,

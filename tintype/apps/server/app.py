@@ -3,12 +3,14 @@
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI, HTTPException
+from fastapi import FastAPI
 from fastapi import Request as Call
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from prometheus_client import CollectorRegistry
+from starlette.exceptions import HTTPException as AnyHTTPException
 
+from tintype.apps.server.asked import field_of, problem
 from tintype.apps.server.capabilities import capability_routes
 from tintype.apps.server.guard import Guard
 from tintype.apps.server.health import gauges, health_routes
@@ -16,6 +18,7 @@ from tintype.apps.server.jobs import job_routes
 from tintype.apps.server.openai_images import openai_routes
 from tintype.apps.server.page import page_routes
 from tintype.apps.server.reading import reading_routes
+from tintype.apps.server.schema import over_http
 from tintype.apps.server.sdapi import sdapi_routes
 from tintype.apps.server.settings import Settings
 from tintype.apps.server.steps import step_routes
@@ -23,6 +26,8 @@ from tintype.common.version import VERSION
 from tintype.serving.engine import Engine
 from tintype.serving.jobs import Store
 from tintype.serving.models import Models
+
+MOST_TOLD = 20  # of what is wrong with a body
 
 
 def make_engine(settings: Settings) -> Engine:
@@ -65,7 +70,7 @@ def make_app(settings: Settings, engine: Engine) -> FastAPI:
     app.include_router(sdapi_routes(settings))
     app.include_router(page_routes())
     app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(HTTPException, _refused)
+    app.add_exception_handler(AnyHTTPException, _refused)
     app.add_middleware(Guard, settings=settings, registry=registry, engine=engine)  # pyright: ignore
     return app
 
@@ -73,15 +78,22 @@ def make_app(settings: Settings, engine: Engine) -> FastAPI:
 async def _invalid(call: Call, found: Exception) -> JSONResponse:
     """What is wrong with which field; never the value, which may be no JSON or a megabyte of it."""
     assert isinstance(found, RequestValidationError)
-    told = [{"loc": list(one["loc"]), "msg": one["msg"], "type": one["type"]} for one in found.errors()]
-    where = ".".join(str(part) for part in told[0]["loc"] if part != "body") if told else "body"
-    sentence = f"{where}: {told[0]['msg']}" if told else "not what is expected"
-    error = {"message": sentence, "type": "invalid_request_error", "param": where, "code": None}
+    first: str | None = None
+    field: str | None = None
+    told: list[dict[str, object]] = []
+    for one in found.errors()[:MOST_TOLD]:
+        about, sentence = problem(one)
+        first, field = first or sentence, field or about
+        where = one["loc"] if one["loc"] != ("body",) or about == "body" else ("body", about)
+        told.append({"loc": list(where), "msg": sentence.removeprefix(f"{about}: "), "type": one["type"]})
+    error = {"message": first, "type": "invalid_request_error", "param": field, "code": None}
     return JSONResponse({"detail": told, "error": error}, 422)
 
 
 async def _refused(call: Call, error: Exception) -> JSONResponse:
-    assert isinstance(error, HTTPException)
+    assert isinstance(error, AnyHTTPException)
     kind = "invalid_request_error" if error.status_code < 500 else "server_error"
-    body = {"detail": error.detail, "error": {"message": error.detail, "type": kind, "param": None, "code": None}}
+    sentence = over_http(str(error.detail))
+    field = getattr(error, "field", None) or field_of(sentence)
+    body = {"detail": sentence, "error": {"message": sentence, "type": kind, "param": field, "code": None}}
     return JSONResponse(body, error.status_code, headers=error.headers)

@@ -14,11 +14,11 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from PIL import Image
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
-from tintype.apps.server.asked import JSON, Wrong, field_of
-from tintype.apps.server.schema import png
+from tintype.apps.server.asked import JSON, Wrong, field_of, problem
+from tintype.apps.server.schema import LONGEST_PROMPT, Body, over_http, png
 from tintype.tasks.request import LARGEST_SEED
 
 Size = tuple[int, int]
@@ -37,13 +37,13 @@ NONE_USED = {
 }  # nothing is billed here
 
 
-class Asked(BaseModel):
+class Asked(Body):
     """OpenAI's fields and ours beside them; what is in neither is ignored. `size` is kept whatever the model's own is:
     a picture much larger than that is drawn at it and enlarged. `width` and `height` are drawn as they are."""
 
     model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
 
-    prompt: str = ""
+    prompt: str = Field(default="", max_length=LONGEST_PROMPT)
     model: str | None = Field(default=None, max_length=500)
     n: int | None = Field(default=None, ge=1, le=10)
     size: str | None = Field(default=None, max_length=20, description="WIDTHxHEIGHT, or auto")
@@ -56,9 +56,9 @@ class Asked(BaseModel):
     seed: int | None = Field(default=None, ge=-1, le=LARGEST_SEED)
     steps: int | None = Field(default=None, validation_alias=AliasChoices("steps", "num_inference_steps"))
     cfg_scale: float | None = Field(default=None, validation_alias=AliasChoices("cfg_scale", "guidance_scale"))
-    negative_prompt: str | None = None
-    sampler: str | None = None
-    scheduler: str | None = None
+    negative_prompt: str | None = Field(default=None, max_length=LONGEST_PROMPT)
+    sampler: str | None = Field(default=None, max_length=LONGEST_PROMPT)
+    scheduler: str | None = Field(default=None, max_length=LONGEST_PROMPT)
     width: int | None = None
     height: int | None = None
     strength: float | None = None
@@ -71,7 +71,7 @@ class Asked(BaseModel):
 
 
 class Generation(Asked):
-    prompt: str = Field(description="what to show")
+    prompt: str = Field(max_length=LONGEST_PROMPT, description="what to show")
 
 
 def asked_size(text: str | None, largest: int) -> Size | None:
@@ -168,16 +168,16 @@ class OpenAIRoute(APIRoute):
             try:
                 return await inner(call)
             except RequestValidationError as error:
-                first = error.errors()[0]
-                field = ".".join(str(part) for part in first["loc"] if part != "body") or None
-                return refusal(400, f"{field or 'body'}: {first['msg']}", field)
+                field, sentence = problem(error.errors()[0])
+                return refusal(400, sentence, field)
             except Wrong as error:
                 return refusal(400, str(error), error.field)
             except HTTPException as error:
                 status = 400 if error.status_code == 422 else error.status_code
-                detail = str(error.detail)
-                theirs = re.match(r"(model|n|size)\b", detail)
-                return refusal(status, detail, theirs[0] if theirs else field_of(detail), error.headers)
+                detail = over_http(str(error.detail))
+                theirs = re.match(r"(n|size)\b", detail)
+                field = getattr(error, "field", None) or (theirs[0] if theirs else field_of(detail))
+                return refusal(status, detail, field, error.headers)
 
         return handler
 

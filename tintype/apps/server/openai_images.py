@@ -14,7 +14,7 @@ from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel, ValidationError
 from starlette.datastructures import UploadFile
 
-from tintype.apps.server.asked import JSON, Wrong, checked, renamed, served
+from tintype.apps.server.asked import JSON, Wrong, checked, problem, renamed, served
 from tintype.apps.server.jobs import KEPT, LIVE
 from tintype.apps.server.openai_fields import (
     ANY,
@@ -187,9 +187,7 @@ async def _form(call: Call) -> tuple[Asked, bytes, bytes | None]:
     try:
         asked = Asked.model_validate(fields)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        field = str(first["loc"][0])
-        raise Wrong(field, f"{field}: {first['msg']}") from error
+        raise Wrong(*problem(error.errors(include_url=False, include_input=False)[0])) from error
     images = [content for name, content in files if name in ("image", "image[]")]
     if len(images) != 1:
         raise Wrong("image", f"image: got {len(images)} pictures; expected one, as a file in a form")

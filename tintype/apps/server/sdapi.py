@@ -6,6 +6,7 @@ Differences that its clients gain by: sizes, steps and guidance that are not sen
 
 import base64
 import dataclasses
+import math
 import secrets
 from typing import Annotated, Any
 
@@ -16,7 +17,7 @@ from PIL import Image
 from pydantic import BaseModel
 
 from tintype.apps.server.asked import JSON, Wrong, checked, contents, renamed
-from tintype.apps.server.schema import checked_picture, data_url, png, request_model
+from tintype.apps.server.schema import USUAL_SCALE, checked_picture, data_url, png, request_model
 from tintype.apps.server.sdapi_answers import echo, info_of, progress_of
 from tintype.apps.server.sdapi_extras import (
     OURS,
@@ -84,7 +85,7 @@ def sdapi_routes(settings: Settings) -> APIRouter:
     @router.post("/img2img", responses=REFUSALS)
     async def redraw(call: Call, asked: Img2Img) -> JSON:
         """Pictures from a picture; with a mask, a part of it anew."""
-        for text, name in ((asked.mask, "mask"), *((one, "init_images") for one in asked.init_images or [])):
+        for text, name in ((asked.mask, "mask"), *((one, "init_images") for one in (asked.init_images or [])[:2])):
             if text:
                 await _within(text, name, settings)
         return await drawn(call, asked)
@@ -184,6 +185,7 @@ async def _ours(
         "task": "upscale",
         "image": data_url(content),
         "seed": secrets.randbelow(LARGEST_SEED),
+        "scale": min(USUAL_SCALE, max(2, math.ceil(size[0] / picture.width))),
     }
     request = await run_in_threadpool(checked, kind, values, NAMES)
     jobs = await runs.drawn(call, "extras", [request], MODELS["upscale"])

@@ -5,19 +5,22 @@ import re
 from typing import Any
 
 from PIL import ExifTags, Image
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from tintype.apps.server.asked import JSON, Wrong
+from tintype.apps.server.schema import Body
 from tintype.apps.server.sdapi_fields import opened
 from tintype.tasks.request import LARGEST_ENLARGEMENT
 
 OURS = "tintype x4"
 PLAIN = {"Lanczos": Image.Resampling.LANCZOS, "Nearest": Image.Resampling.NEAREST}
-PAIR = re.compile(r'\s*(\w[\w \-/]*):\s*("(?:\\.|[^"\\])*"|[^,]*)(?:,|$)')
+PIECE = re.compile(r'((?:(?<=:)\s*"(?:[^"\\]|\\.)*"|[^,])*)(?:,|$)')  # up to a comma outside quotes
+NAME = re.compile(r"\w[\w \-/]*")
 FEWEST = 3  # pairs that a line of settings has
+LONGEST_LINE = 10_000  # characters of it
 
 
-class Extras(BaseModel):
+class Extras(Body):
     model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
 
     resize_mode: int | None = Field(default=0, ge=0, le=1, description="by a factor, or to a size")
@@ -76,16 +79,16 @@ class Single(Extras):
     image: str
 
 
-class Named(BaseModel):
+class Named(Body):
     data: str
     name: str = ""
 
 
 class Batch(Extras):
-    imageList: list[Named] = Field(max_length=16)  # A1111's name
+    imageList: list[Named] = Field(max_length=16, fail_fast=True)  # A1111's name
 
 
-class Informed(BaseModel):
+class Informed(Body):
     image: str
 
 
@@ -115,13 +118,20 @@ def _comment(picture: Image.Image) -> str:
 def parameters(text: str) -> dict[str, str]:
     """The settings of A1111's text: prompts, then pairs on the last line, unless that has too few to be one."""
     *lines, last = text.strip().split("\n")
-    pairs = {found[1].strip(): _unquoted(found[2].strip()) for found in PAIR.finditer(last)}
+    pairs = _pairs(last) if len(last) <= LONGEST_LINE else {}
     if len(pairs) < FEWEST:
         lines, pairs = [*lines, last], {}
     prompt, _, negative = "\n".join(lines).partition("Negative prompt:")
     if size := re.fullmatch(r"(\d+)x(\d+)", pairs.get("Size", "")):
         pairs |= {"Size-1": size[1], "Size-2": size[2]}
     return {"Prompt": prompt.strip(), "Negative prompt": negative.strip(), **pairs} if text.strip() else {}
+
+
+def _pairs(line: str) -> dict[str, str]:
+    """«name: value» between commas, a value that holds some in quotes. Looks at each character once."""
+    parted = [found[1].partition(":") for found in PIECE.finditer(line)]
+    named = [(name.strip(), value.strip()) for name, colon, value in parted if colon]
+    return {name: _unquoted(value) for name, value in named if NAME.fullmatch(name)}
 
 
 def _unquoted(value: str) -> str:

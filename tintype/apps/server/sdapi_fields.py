@@ -9,10 +9,10 @@ from typing import Any
 
 from fastapi import HTTPException
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
-from tintype.apps.server.asked import JSON, Wrong
-from tintype.apps.server.schema import data_url, png
+from tintype.apps.server.asked import JSON, Refusal, Wrong
+from tintype.apps.server.schema import LONGEST_PROMPT, Body, data_url, png, unbroken
 from tintype.tasks.loras import written
 from tintype.tasks.request import LARGEST_SEED
 
@@ -28,6 +28,7 @@ LATENT_MODES = (
 )
 NAMES = {
     "image": "init_images",
+    "scale": "upscaling_resize",
     "strength": "denoising_strength",
     "sampler": "sampler_name",
     "variation_seed": "subseed",
@@ -38,18 +39,21 @@ NAMES = {
     "padding": "inpaint_full_res_padding",
     "mask_invert": "inpainting_mask_invert",
 }  # A1111's of our fields
-LORA = re.compile(r"<lora:([^:<>]+)(?::(-?\d*\.?\d+))?>")  # in a prompt
+NETWORK = re.compile(r"<(lora|lyco|hypernet):([^<>]{1,500})>")  # in a prompt
 LONGEST_NAME = 500
+ABSENT = (
+    "seed_resize_from_h", "seed_resize_from_w", "s_churn", "s_min_uncond", "firstphase_width", "firstphase_height",
+)  # fmt: skip  # numbers that change nothing where they are 0
 
 
-class Drawing(BaseModel):
+class Drawing(Body):
     """What both drawing calls take. Widths, steps and the like that are not sent are the model's own, not A1111's."""
 
     model_config = ConfigDict(extra="ignore", allow_inf_nan=False, protected_namespaces=())
 
-    prompt: str | None = ""
-    negative_prompt: str | None = ""
-    styles: list[str] | None = None
+    prompt: str | None = Field(default="", max_length=LONGEST_PROMPT)
+    negative_prompt: str | None = Field(default="", max_length=LONGEST_PROMPT)
+    styles: list[str] | None = Field(default=None, max_length=64, fail_fast=True)
     seed: int | None = -1
     subseed: int | None = -1
     subseed_strength: float | None = 0
@@ -80,7 +84,7 @@ class Drawing(BaseModel):
     override_settings_restore_afterwards: bool | None = True
     refiner_checkpoint: str | None = None
     script_name: str | None = None
-    script_args: list[Any] | None = None
+    script_args: list[Any] | None = Field(default=None, max_length=1000)
     alwayson_scripts: dict[str, Any] | None = None
     send_images: bool | None = True
     save_images: bool | None = False
@@ -103,7 +107,7 @@ class Txt2Img(Drawing):
 
 
 class Img2Img(Drawing):
-    init_images: list[str] | None = None
+    init_images: list[str] | None = Field(default=None, max_length=16, fail_fast=True, description="one")
     mask: str | None = None
     resize_mode: int | None = Field(default=0, ge=0, le=2, description="stretch, crop, fill")
     mask_blur: int | None = 4
@@ -122,7 +126,11 @@ def refuse_absent(asked: Drawing) -> None:
         raise HTTPException(422, f"Script '{asked.script_name}' not found: there are none here")
     for name in asked.alwayson_scripts or {}:
         raise HTTPException(422, f"always on script {name} not found: there are none here")
-    for name in ("seed_resize_from_h", "seed_resize_from_w", "s_churn", "firstphase_width", "firstphase_height"):
+    if asked.restore_faces:
+        raise Wrong("restore_faces", "restore_faces: nothing restores faces here; expected false")
+    if any(asked.styles or []):
+        raise Wrong("styles", "styles: there are none here; expected none, their words in the prompt")
+    for name in ABSENT:
         if (getattr(asked, name, None) or 0) > 0:
             raise Wrong(name, f"{name} {getattr(asked, name):g}: not here; expected 0")
     for name in ("s_noise", "initial_noise_multiplier"):
@@ -135,9 +143,10 @@ def refuse_absent(asked: Drawing) -> None:
 def common(asked: Drawing) -> JSON:
     """The fields that our tasks share, of the first picture; seeds are left as they are."""
     sampler, scheduler, takes_eta = walked(asked)
+    prompt, loras = without_loras(asked.prompt or "")
     values: JSON = {
-        "prompt": LORA.sub("", asked.prompt or ""),
-        "lora": [written(name, float(strength or 1)) for name, strength in LORA.findall(asked.prompt or "")],
+        "prompt": prompt,
+        "lora": loras,
         "negative_prompt": asked.negative_prompt or "",
         "batch_size": asked.batch_size or 1,
         "sampler": sampler,
@@ -157,6 +166,22 @@ def common(asked: Drawing) -> JSON:
     return values
 
 
+def without_loras(prompt: str) -> tuple[str, list[str]]:
+    """A prompt's text, and the LoRAs that it names: <lora:NAME:STRENGTH>. Raises `Wrong` for what is none here."""
+    loras: list[str] = []
+    for kind, told in NETWORK.findall(prompt):
+        name, *strengths = told.split(":")
+        if kind == "hypernet":
+            raise Wrong("prompt", f"prompt: <hypernet:{name}>: there are none here; leave it out")
+        if len(strengths) > 1 or not name:
+            raise Wrong("prompt", f"prompt: <{kind}:{told}>: expected <lora:NAME:STRENGTH>, one strength for all of it")
+        try:
+            loras.append(written(name, float(strengths[0]) if strengths else 1.0))
+        except ValueError as error:
+            raise Wrong("prompt", f"prompt: <{kind}:{told}>: expected a number as the strength") from error
+    return NETWORK.sub("", prompt), loras
+
+
 def walked(asked: Drawing) -> tuple[str | None, str | None, bool]:
     """Sampler, spacing, and whether A1111 would give it eta, which clients send to all. A spacing in the sampler's name
     counts, as there. Raises `HTTPException` 400 for an unknown one."""
@@ -170,7 +195,7 @@ def walked(asked: Drawing) -> tuple[str | None, str | None, bool]:
             labels = {told["name"]: told["label"] for told in schedulers()}
             said = spacing(str(labels.get(asked.scheduler.casefold(), asked.scheduler)))
     except ValueError as error:
-        raise HTTPException(400, f"Sampler not found: {error}") from error
+        raise Refusal(400, f"Sampler not found: {error}", "sampler_name") from error
     if sampler is None:
         return None, said, False
     bare = preset(sampler).sampler
@@ -231,18 +256,19 @@ def _scale(asked: Txt2Img) -> float | None:
 
 def img2img(asked: Img2Img) -> JSON:
     """Raises `HTTPException` 404 without a picture, as A1111."""
-    if not asked.init_images:
-        raise HTTPException(404, "Init image not found")
-    if len(asked.init_images) > 1:
-        raise Wrong("init_images", f"init_images: got {len(asked.init_images)} pictures; expected one")
+    pictures = [one for one in asked.init_images or [] if one]
+    if not pictures:
+        raise Refusal(404, "Init image not found", "init_images")
+    if len(pictures) > 1:
+        raise Wrong("init_images", f"init_images: got {len(pictures)} pictures; expected one")
     strength = 0.75 if asked.denoising_strength is None else asked.denoising_strength
-    values = common(asked) | {"task": "img2img", "image": asked.init_images[0], "strength": strength}
+    values = common(asked) | {"task": "img2img", "image": pictures[0], "strength": strength}
     values["resize"] = RESIZES[asked.resize_mode or 0]
     if not asked.mask:
         return values
     return values | {
         "task": "inpaint",
-        "mask": mask_for(asked.mask, asked.init_images[0]),
+        "mask": mask_for(asked.mask, pictures[0]),
         "mask_blur": 4 if asked.mask_blur is None else asked.mask_blur,
         "mask_invert": bool(asked.inpainting_mask_invert),
         "fill": FILLS[asked.inpainting_fill or 0],
@@ -266,7 +292,7 @@ def opened(text: str, field: str) -> Image.Image:
     from tintype.data.pictures import DAMAGED, formats
 
     try:
-        content = base64.b64decode(text.partition(",")[2] or text, validate=True)
+        content = base64.b64decode(unbroken(text.partition(",")[2] or text), validate=True)
         picture = Image.open(io.BytesIO(content), formats=formats())
         picture.load()
     except (*DAMAGED, binascii.Error) as error:

@@ -4,13 +4,13 @@ from collections import OrderedDict
 from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, HTTPException
+from fastapi import APIRouter, Body
 from fastapi import Request as Call
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
 from fastapi.routing import APIRoute
 
-from tintype.apps.server.asked import JSON, Wrong, served
+from tintype.apps.server.asked import JSON, Refusal, Wrong, served
 from tintype.apps.server.sdapi_extras import OURS, PLAIN
 from tintype.apps.server.sdapi_fields import LATENT_MODES, schedulers
 from tintype.apps.server.waiting import engine_of, owner_of, settings_of
@@ -41,9 +41,9 @@ class SdapiRoute(APIRoute):
             try:
                 return await inner(call)
             except Unknown as error:
-                raise HTTPException(404, str(error)) from error
+                raise Refusal(404, str(error), MODEL) from error
             except Wrong as error:
-                raise HTTPException(422, str(error)) from error
+                raise Refusal(422, str(error), error.field) from error
 
         return handler
 
@@ -76,6 +76,10 @@ def known(models: Models, given: dict[str, Any]) -> JSON:
         if not isinstance(skip, int) or isinstance(skip, bool) or not 1 <= skip <= LARGEST_CLIP_SKIP:
             raise Wrong(SKIP, f"{SKIP} {skip!r}: expected a whole number from 1 to {LARGEST_CLIP_SKIP}")
         chosen[SKIP] = skip
+    if given.get("sd_vae") not in (None, "", "Automatic", "None"):
+        raise Wrong("sd_vae", "sd_vae: a model has its own here; expected Automatic")
+    if given.get("eta_noise_seed_delta") not in (None, 0):
+        raise Wrong("eta_noise_seed_delta", "eta_noise_seed_delta: noise is of the seed alone here; expected 0")
     return chosen
 
 
