@@ -1,18 +1,28 @@
 """What can be asked for here: tasks and their fields, models, LoRAs, limits. The page is made from it."""
 
 import dataclasses
+import functools
+import json
 import typing
-from typing import Literal
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from fastapi import APIRouter
 from fastapi import Request as Call
 
-from tintype.apps.server.schema import bounds_of
+from tintype.apps.server.schema import bounds_of, over_http
 from tintype.apps.server.settings import Settings
 from tintype.apps.server.waiting import engine_of
 from tintype.common.version import VERSION
 from tintype.serving.engine import Engine
+from tintype.serving.models import Models, Unknown
 from tintype.tasks.request import BOUNDS, MODELS, NAMED, TASKS, Request, takes
+
+if TYPE_CHECKING:
+    from tintype.families.base import FamilyConfig
+
+FROM_PROMPTS = ("txt2img", "img2img", "inpaint", "outpaint")
 
 
 def capability_routes(settings: Settings) -> APIRouter:
@@ -23,7 +33,7 @@ def capability_routes(settings: Settings) -> APIRouter:
         """What can be asked for here: tasks and their fields, models, LoRAs, limits."""
         return {
             "version": VERSION,
-            "tasks": tasks(settings),
+            "tasks": tasks(settings, suggestions(engine_of(call))),
             "models": models(engine_of(call)),
             "loras": list(engine_of(call).models.loras()),
             "limits": limits(settings),
@@ -32,15 +42,16 @@ def capability_routes(settings: Settings) -> APIRouter:
     return router
 
 
-def tasks(settings: Settings) -> dict[str, object]:
-    """Of each its fields, with what a page needs to ask for them."""
+def tasks(settings: Settings, suggested: dict[str, list[str]]) -> dict[str, object]:
+    """Of each its fields, with what a page needs to ask for them; `suggested`: of fields that are texts what they may
+    be."""
     hints = typing.get_type_hints(Request)
     return {
         task: {
             "help": help,
             "model": MODELS.get(task, "default"),
             "fields": {
-                field.name: _field(hints[field.name], field, settings)
+                field.name: _field(hints[field.name], field, settings, suggested)
                 for field in dataclasses.fields(Request)
                 if takes(task, field) and field.name != "task"
             },
@@ -49,9 +60,11 @@ def tasks(settings: Settings) -> dict[str, object]:
     }
 
 
-def _field(kind: object, field: "dataclasses.Field[object]", settings: Settings) -> dict[str, object]:
+def _field(
+    kind: object, field: "dataclasses.Field[object]", settings: Settings, suggested: dict[str, list[str]]
+) -> dict[str, object]:
     options = typing.get_args(kind)
-    told: dict[str, object] = {"help": field.metadata.get("help", ""), "default": field.default}
+    told: dict[str, object] = {"help": over_http(field.metadata.get("help", "")), "default": field.default}
     if typing.get_origin(kind) is Literal:
         return told | {"kind": "choice", "options": list(options)}
     if field.name in NAMED:
@@ -66,16 +79,101 @@ def _field(kind: object, field: "dataclasses.Field[object]", settings: Settings)
     if field.name in BOUNDS:
         low, high = bounds_of(field.name, settings) or (0, 0)
         return told | {"kind": "number" if float in kinds else "integer", "least": low, "most": high}
-    return told | {"kind": "text"}
+    told |= {"kind": "text"}
+    return told | {"options": suggested[field.name]} if field.name in suggested else told
+
+
+def suggestions(engine: Engine) -> dict[str, list[str]]:
+    """What fields that are texts may be. None before the first model is open: the names come with torch, which no page
+    is to wait for."""
+    if not engine.ready.is_set():
+        return {"sampler": [], "scheduler": [], "label": []}
+    from tintype.diffusion.names import A1111, A1111_SPACINGS, DIFFUSERS
+    from tintype.diffusion.samplers import SAMPLERS
+    from tintype.diffusion.spacing import SPACINGS
+
+    config = config_of(engine.models, "default")
+    return {
+        "sampler": [*SAMPLERS, *A1111, *DIFFUSERS],
+        "scheduler": [*SPACINGS, *(name for name in A1111_SPACINGS if name.casefold() not in SPACINGS)],
+        "label": [] if config is None else list(config.labels),
+    }
 
 
 def models(engine: Engine) -> list[dict[str, object]]:
+    """`tasks`: those that the model can do; `labels`: its classes. Null where nothing is known of it before it was
+    open once."""
     current = engine.models.current
-    return [
-        {"name": one.name, "open": current is not None and current[0] == one.name}
-        for one in engine.models.listed()
-        if not one.pickled
-    ]
+    told: list[dict[str, object]] = []
+    for one in engine.models.listed():
+        if one.pickled:
+            continue
+        config = _known(engine, one.name)
+        told.append({
+            "name": one.name,
+            "open": current is not None and current[0] == one.name,
+            "tasks": None if config is None else tasks_of(config),
+            "labels": None if config is None else list(config.labels),
+        })  # fmt: skip
+    return told
+
+
+def _known(engine: Engine, name: str) -> "FamilyConfig | None":
+    """Nothing where torch is still to be loaded for it."""
+    try:
+        return config_of(engine.models, name) if engine.ready.is_set() else None
+    except Unknown:  # it was there a moment ago
+        return None
+
+
+def config_of(models: Models, name: str) -> "FamilyConfig | None":
+    """What is known of a model without its weights: from when it was open, or told by a folder in our own layout.
+    Raises `Unknown` for a model that is not here."""
+    path = models.check(name).path
+    if name in models.configs:
+        return models.configs[name]
+    folder = Path(str(resources.files("tintype.weights"))) / name if path is None else path
+    try:
+        file = folder / "model.json"
+        return _told(file, file.stat().st_mtime_ns)
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
+@functools.lru_cache(maxsize=64)
+def _told(file: Path, changed: int) -> "FamilyConfig":
+    from tintype.common.config import from_json
+    from tintype.families.base import FamilyConfig
+
+    return from_json(FamilyConfig, json.loads(file.read_text()))
+
+
+def tasks_of(config: "FamilyConfig") -> list[str]:
+    """The tasks that do not refuse a model of this configuration: by what stands beside its noise, and what it
+    reads."""
+    from tintype.conditioning.bert import BertConfig
+    from tintype.conditioning.class_label import ClassConfig
+    from tintype.conditioning.layout import LayoutConfig
+    from tintype.conditioning.spatial import SpatialConfig
+    from tintype.conditioning.text import TextConfig
+    from tintype.conditioning.towers import TextTowersConfig
+
+    read = config.conditioner
+    if config.enlarges:
+        return ["upscale"]
+    if config.further in (("picture",), ("depth",)):
+        return ["edit"] if config.further == ("picture",) else ["depth2img"]
+    beside = config.unet.in_channels - config.autoencoder.latent_channels
+    can = {"map2img"} if isinstance(read, SpatialConfig) else set[str]()
+    if not beside or any("mask" in name for name in config.further):
+        can |= {"sample"}
+        prompted = isinstance(read, TextConfig | TextTowersConfig | BertConfig)
+        if prompted or (read is None and config.unet.context_dim is None):
+            can |= set(FROM_PROMPTS)
+        objects = isinstance(read, TextConfig) and read.objects is not None
+        can |= {"class2img"} if objects or isinstance(read, ClassConfig) else set()
+        can |= {"layout2img"} if objects or isinstance(read, LayoutConfig) else set()
+    return [task for task in TASKS if task in can]
 
 
 def limits(settings: Settings) -> dict[str, int]:
