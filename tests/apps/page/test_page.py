@@ -275,7 +275,8 @@ def test_every_field_of_every_task_has_a_control(page: Page, server: Server):
     edited = {("inpaint", "image"), ("inpaint", "mask"), ("outpaint", "image"), ("layout2img", "boxes")}
     tasks = server.ask("/v1/capabilities")["tasks"]
     for task, told in tasks.items():
-        choose(page, task)
+        page.evaluate("(task) => { location.hash = `#task=${task}`; }", task)  # also those that no model here can do
+        expect(page.locator(f"[data-task={task}]")).to_have_attribute("aria-current", "true")
         for name, field in told["fields"].items():
             if (task, name) in edited:
                 continue
@@ -367,6 +368,74 @@ def test_loras_are_chosen_weighed_and_found_again(visit: Visit, with_loras: Serv
     expect(slider).to_have_value("-0.5")
     slider.press("ArrowRight")
     expect(other.get_by_label("Strength of style", exact=True)).to_have_value("-0.45")
+
+
+def test_models_are_offered_for_what_they_can_do(visit: Visit, server: Server):
+    told = server.ask("/v1/capabilities")
+    told["models"] = [
+        {
+            "name": "default",
+            "open": True,
+            "tasks": ["txt2img", "img2img", "class2img", "layout2img"],
+            "labels": ["frog"],
+        },
+        {"name": "upscaler", "open": False, "tasks": ["upscale"], "labels": []},
+        {"name": "fish", "open": False, "tasks": ["class2img"], "labels": ["tench", "great white shark"]},
+        {"name": "painter", "open": False, "tasks": ["inpaint"], "labels": []},
+    ]
+    for task in told["tasks"].values():
+        for name, options in (
+            ("sampler", ["ddim", "Euler a"]),
+            ("scheduler", ["Karras"]),
+            ("label", ["frog", "panda"]),
+        ):
+            if name in task["fields"]:
+                task["fields"][name]["options"] = options
+    page = opened(visit, server)
+    page.route("**/v1/capabilities", lambda route: route.fulfill(json=told))
+    page.reload()
+
+    def offered() -> list[str]:
+        return page.locator("#field-model option").all_inner_texts()
+
+    def suggested(name: str) -> list[str]:
+        options = "(one) => [...(one.list?.options ?? [])].map((other) => other.value)"
+        return page.locator(name).evaluate(options)
+
+    assert offered() == ["default"]
+    page.get_by_text("More", exact=True).click()
+    assert (suggested("#field-sampler"), suggested("#field-scheduler")) == (["ddim", "Euler a"], ["Karras"])
+    edit = page.locator("[data-task=edit]")
+    expect(edit).to_be_disabled()
+    expect(edit).to_contain_text("no model")
+    assert "no model on this server can do it" in edit.get_attribute("title")
+    choose(page, "class2img")
+    assert offered() == ["default", "fish"]
+    assert suggested("#field-label") == ["frog"]
+    page.select_option("#field-model", "fish")
+    assert suggested("#field-label") == ["tench", "great white shark"]
+    choose(page, "layout2img")
+    assert (value(page, "model"), offered()) == ("", ["default"])  # fish knows no boxes
+    page.get_by_role("button", name="Add a box").click()
+    assert suggested("#box-0") == ["frog"]
+    choose(page, "inpaint")
+    assert (value(page, "model"), offered()) == ("painter", ["default (cannot do this)", "painter"])
+    page.evaluate("location.hash = '#task=edit'")
+    expect(page.get_by_text("No model on this server can do this.")).to_be_visible()
+    page.set_viewport_size({"width": 375, "height": 800})
+    option = page.locator(".task-menu option[value=edit]")
+    assert (option.inner_text().strip(), option.is_disabled()) == ("Edit: no model here", True)
+
+    # what was never open tells nothing, and may be asked for all
+    for model in told["models"]:
+        model["tasks"] = model["labels"] = None
+    page.goto(f"{server.address}/#task=edit")
+    page.reload()
+    expect(page.locator("#field-model option")).to_have_count(4)
+    expect(page.get_by_text("No model on this server")).to_have_count(0)
+    page.evaluate("location.hash = '#task=class2img'")
+    expect(page.locator("#field-label")).to_be_visible()
+    assert suggested("#field-label") == ["frog", "panda"]
 
 
 def test_wrong_values_are_told_beside_their_field_and_stay(page: Page, visit: Visit):

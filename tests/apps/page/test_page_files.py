@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from tintype.apps.server.page import FOLDER, KINDS, POLICY, files, page_routes
+from tintype.apps.server.settings import Settings
 
 VENDOR = FOLDER / "vendor"
 CHANGED = {"hooks.mjs": (b'from"./preact.mjs"', b'from"preact"')}  # ours, npm's
@@ -17,6 +18,7 @@ CHANGED = {"hooks.mjs": (b'from"./preact.mjs"', b'from"preact"')}  # ours, npm's
 @pytest.fixture(scope="module")
 def client() -> TestClient:
     app = FastAPI()
+    app.state.settings = Settings()
     app.include_router(page_routes())
     return TestClient(app)
 

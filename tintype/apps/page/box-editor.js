@@ -2,7 +2,8 @@
 import {html, useLayoutEffect, useRef, useState} from './html.js';
 import {setValue, useStore} from './store.js';
 import {between, boxOf, isLargeEnough, moved, resized, textOf} from './boxes.js';
-import {Problem} from './field.js';
+import {labelsOf} from './models.js';
+import {Problem, Suggested} from './field.js';
 import {Icon} from './icons.js';
 
 const CORNERS = [['left', 'top'], ['right', 'top'], ['left', 'bottom'], ['right', 'bottom']];
@@ -13,6 +14,7 @@ export function BoxEditor() {
   const error = useStore((state) => state.errors.boxes);
   const width = useStore((state) => Number(state.values.width) || 1);
   const height = useStore((state) => Number(state.values.height) || 1);
+  const labels = useStore(labelsOf);
   const [chosen, setChosen] = useState(-1);
   const [pulled, setPulled] = useState(null); // what the pointer does: draws, moves or pulls a corner
   const [named, setNamed] = useState(-1); // whose name is to be typed next
@@ -110,10 +112,11 @@ export function BoxEditor() {
       </svg>
     </div>
     <${Problem} name="boxes" error=${error} help="Drag to draw a box, then say what is in it." />
+    <${Suggested} id="options-boxes" options=${labels} />
     <ol class="box-list" ref=${names}>
       ${boxes.map((box, place) => html`<li key=${place} class=${place === chosen ? 'chosen' : ''}>
         <label for=${`box-${place}`}>${place + 1}</label>
-        <input id=${`box-${place}`} type="text" value=${box.name} autocomplete="off" spellcheck=${false} aria-label=${`What is in box ${place + 1}`}
+        <input id=${`box-${place}`} type="text" value=${box.name} autocomplete="off" spellcheck=${false} list="options-boxes" aria-label=${`What is in box ${place + 1}`}
           placeholder="red apple" aria-invalid=${error ? 'true' : undefined} aria-describedby="help-boxes" onFocus=${() => setChosen(place)}
           onInput=${(event) => change(place, {...box, name: event.target.value})} />
         <button type="button" class="quiet round" aria-label=${`Remove box ${place + 1}`} onClick=${() => remove(place)}><${Icon} name="close" /></button>

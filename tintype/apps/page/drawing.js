@@ -4,6 +4,7 @@ import {fieldNamedIn, isBlank, requestOf} from './fields.js';
 import {cellsOf} from './axes.js';
 import {ask, events, failure, pause, Refused, Unreachable} from './server.js';
 import {forget, refresh} from './gallery-index.js';
+import {isStarting, isUnsure} from './models.js';
 
 /**
  * @typedef {object} Drawing
@@ -215,7 +216,16 @@ function merge(told) {
   if (!hasNews) return;
   const kept = [...previews].filter(([id]) => !hasEnded(next.get(id)));
   set({jobs: next, ...(kept.length < previews.size ? {previews: new Map(kept)} : {})});
-  if (isDone) refresh().catch(() => {}); // the index is asked for again at the next picture
+  if (isDone) {
+    refresh().catch(() => {}); // the index is asked for again at the next picture
+    if (isUnsure(now().capabilities)) learn().catch(() => {});
+  }
+}
+
+/** What the server tells of itself by now. */
+async function learn() {
+  const told = await ask('v1/capabilities');
+  if (JSON.stringify(told) !== JSON.stringify(now().capabilities)) set({capabilities: told});
 }
 
 let wakeUp = () => {};
@@ -267,6 +277,7 @@ async function round(isFirst) {
   const waiting = active(now());
   if (now().failure || (waiting.length > 0 && waiting.every((job) => job.state === 'queued'))) set({failure: await failure()});
   stream();
+  if (isStarting(now().capabilities)) await learn();
 }
 
 async function returned() {

@@ -11,10 +11,14 @@ const LONG = ['prompt', 'negative_prompt', 'prompt_2', 'negative_prompt_2'];
 export const Problem = ({name, error, help}) => html`
   <p class=${error ? 'problem' : 'help'} id=${`help-${name}`}>${error ?? help}</p>`;
 
+/** What a text may be, for an input to suggest. @param {{id: string, options?: string[]}} props */
+export const Suggested = ({id, options}) => options?.length > 0 && html`
+  <datalist id=${id}>${options.map((one) => html`<option key=${one} value=${one} />`)}</datalist>`;
+
 /**
- * @param {{name: string, field: import('./fields.js').Field, value: any, error?: string}} props
+ * @param {{name: string, field: import('./fields.js').Field, value: any, error?: string, suggested?: string[]}} props
  */
-export function Control({name, field, value, error}) {
+export function Control({name, field, value, error, suggested}) {
   const attributes = {
     id: `field-${name}`, name, 'aria-invalid': error ? 'true' : undefined, 'aria-describedby': `help-${name}`,
   };
@@ -26,10 +30,10 @@ export function Control({name, field, value, error}) {
     return html`<div class=${shape}><label class="check"><input type="checkbox" ...${attributes} checked=${value === true}
       onChange=${(event) => setValue(name, event.target.checked)} /> <span>${wordFor(name)}</span></label>${told}</div>`;
   }
-  return html`<div class=${shape}>${label}${input(name, field, value, attributes)}${told}</div>`;
+  return html`<div class=${shape}>${label}${input(name, field, value, attributes, suggested)}${told}</div>`;
 }
 
-function input(name, field, value, attributes) {
+function input(name, field, value, attributes, suggested) {
   const typed = (event) => setValue(name, event.target.value);
   if (field.kind === 'choice') {
     return html`<select ...${attributes} value=${value ?? ''} onChange=${typed}>
@@ -43,8 +47,10 @@ function input(name, field, value, attributes) {
   }
   if (LONG.includes(name)) return html`<${Growing} attributes=${attributes} value=${value ?? ''} onInput=${typed} />`;
   if (field.kind === 'integer' || field.kind === 'number') return number(name, field, value, attributes);
+  const list = `options-${name}`;
   return html`<input type="text" ...${attributes} value=${value ?? ''} autocomplete="off" spellcheck=${false}
-    placeholder=${isBlank(field.default) ? 'as usual' : field.default} onInput=${typed} />`;
+    list=${suggested?.length > 0 ? list : undefined}
+    placeholder=${isBlank(field.default) ? 'as usual' : field.default} onInput=${typed} /><${Suggested} id=${list} options=${suggested} />`;
 }
 
 /** Text, so that nothing typed is ever lost to the browser's own idea of a number; arrows step it all the same. */

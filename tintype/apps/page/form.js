@@ -4,6 +4,7 @@ import {now, say, set, setValue, useStore} from './store.js';
 import {isBlank, placed, wordFor} from './fields.js';
 import {hasEnded, draw, cancelShown, isOver, shownDrawing} from './drawing.js';
 import {cellsOf} from './axes.js';
+import {isPossible, labelsOf, modelsFor} from './models.js';
 import {Control, Problem} from './field.js';
 import {PictureField} from './picture-field.js';
 import {LoraField} from './lora-field.js';
@@ -22,13 +23,15 @@ export function Form() {
   const model = useStore((state) => state.model);
   const {fields, help, model: own} = capabilities.tasks[task];
   const places = placed(fields);
+  const labels = useStore(labelsOf);
   const control = (name) => html`<${Control} key=${name} name=${name} field=${fields[name]} value=${values[name]}
-    error=${errors[name]} />`;
+    error=${errors[name]} suggested=${name === 'label' ? labels : fields[name].options} />`;
   const changed = places.more.filter((name) => !isBlank(values[name]) && values[name] !== false).length;
   const hasHidden = places.more.some((name) => errors[name]);
   return html`<form class="form" aria-label=${help} onSubmit=${(event) => { event.preventDefault(); draw(); }}>
     <div class="fields">
       <p class="lead">${help}</p>
+      ${!isPossible(capabilities, task) && html`<p class="problem">No model on this server can do this.</p>`}
       ${places.prompts.map((name) => html`${control(name)}
         ${name !== 'label' && html`<${Tokens} name=${name} text=${values[name] ?? ''} model=${model || own} />`}`)}
       ${places.inputs.filter((name) => !EDITED[task]?.includes(name)).map((name) => fields[name].kind === 'picture'
@@ -67,15 +70,21 @@ function Seed({children}) {
 
 function ModelChoice({own}) {
   const models = useStore((state) => state.capabilities.models);
+  const capabilities = useStore((state) => state.capabilities);
+  const task = useStore((state) => state.task);
   const model = useStore((state) => state.model);
   const error = useStore((state) => state.errors.model);
-  const isThere = models.some((one) => one.name === own);
+  const fit = modelsFor(capabilities, task);
+  const isFit = (name) => fit.some((one) => one.name === name);
+  const why = (name) => (isFit(name) ? '' : models.some((one) => one.name === name) ? ' (cannot do this)' : ' (not on this server)');
+  const offered = fit.map((one) => one.name).filter((name) => name !== own);
+  const names = model && model !== own && !isFit(model) ? [...offered, model] : offered; // what is chosen is seen
   return html`<div class=${`field wide ${error ? 'wrong' : ''}`}>
     <label for="field-model">Model</label>
     <select id="field-model" value=${model} aria-invalid=${error ? 'true' : undefined} aria-describedby="help-model"
       onChange=${(event) => set({model: event.target.value, errors: {...now().errors, model: undefined}})}>
-      <option value="">${isThere ? own : `${own} (not on this server)`}</option>
-      ${models.filter((one) => one.name !== own).map((one) => html`<option key=${one.name} value=${one.name}>${one.name}</option>`)}
+      <option value="">${own}${why(own)}</option>
+      ${names.map((name) => html`<option key=${name} value=${name}>${name}${why(name)}</option>`)}
     </select>
     <${Problem} name="model" error=${error} help=${models.length > 1 ? '' : 'more appear with tintype serve --models FOLDER'} />
   </div>`;

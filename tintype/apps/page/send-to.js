@@ -1,8 +1,9 @@
 // A picture that was made is where another begins.
 import {html} from './html.js';
-import {now, say, set} from './store.js';
+import {now, say} from './store.js';
 import {TASKS} from './fields.js';
 import {fetched, address} from './server.js';
+import {begin, isPossible} from './models.js';
 import {dataUrl} from './pictures.js';
 import {give} from './given.js';
 
@@ -11,7 +12,7 @@ export const SENT = ['img2img', 'inpaint', 'outpaint', 'upscale'];
 async function sendTo(task, path) {
   try {
     const url = await dataUrl(await (await fetched(path)).blob());
-    set({task, values: {...now().values, mask: ''}, errors: {}, view: 'draw', opened: null});
+    begin(task, {values: {...now().values, mask: ''}, view: 'draw', opened: null});
     await give('image', url);
   } catch (error) {
     say(error.message);
@@ -34,7 +35,8 @@ async function download(path) {
 
 /** @param {{path: string}} props of the picture */
 export function SendTo({path}) {
-  const there = SENT.filter((task) => task in now().capabilities.tasks);
+  const {capabilities} = now();
+  const there = SENT.filter((task) => task in capabilities.tasks && isPossible(capabilities, task));
   return html`
     <div class="buttons" role="group" aria-label="Use the picture">
       ${there.map((task) => html`<button key=${task} type="button" data-send=${task} onClick=${() => sendTo(task, path)}>

@@ -1,6 +1,7 @@
 // Settings in the address: what is after the # can be shared and restores the form. Pictures are too large for it.
 import {now, set, watch} from './store.js';
 import {isBlank, isList} from './fields.js';
+import {modelFor} from './models.js';
 
 /** @param {import('./store.js').State} state @returns {string} without the # */
 export function fragmentOf(state) {
@@ -85,5 +86,6 @@ export function fillWith(request, model = '') {
   }
   const known = state.capabilities.models.some((one) => one.name === model);
   const own = state.capabilities.tasks[task].model;
-  set({task, values, model: known && model !== own ? model : '', errors: {}, view: 'draw', opened: null});
+  const wished = known && model !== own ? model : '';
+  set({task, values, model: modelFor(state.capabilities, task, wished), errors: {}, view: 'draw', opened: null});
 }

@@ -19,7 +19,7 @@ export function SheetForm({fields}) {
     const {field, values} = axes[side];
     const error = errors[`sheet ${side}`];
     const known = fields[field];
-    const example = EXAMPLES[field] ?? (known?.options ?? (known?.kind === 'flag' ? ['true', 'false'] : ['one', 'another'])).join(', ');
+    const example = EXAMPLES[field] ?? (known?.options?.slice(0, 3) ?? (known?.kind === 'flag' ? ['true', 'false'] : ['one', 'another'])).join(', ');
     return html`<div class=${`field wide axis ${error ? 'wrong' : ''}`}>
       <label for=${`axis-${side}`}>${word}</label>
       <div class="axis-row">
