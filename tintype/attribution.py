@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +13,7 @@ from tintype.conditioning.chunks import Token
 from tintype.families.base import LatentDiffusion
 from tintype.models.unet import UNet
 from tintype.nn.attention import Attention, KeysValues, TransformerBlock
+from tintype.nn.twins import twin
 from tintype.tasks.plan import heard, noise_of
 from tintype.tasks.request import Request
 from tintype.tasks.steering import wordings
@@ -35,8 +36,9 @@ def heat(model: LatentDiffusion, request: Request, x: Tensor, sigma: float) -> H
 
     Raises `ValueError` for a model that no text steers.
     """
-    network, reader = model.denoiser.network, model.reads
-    assert isinstance(network, UNet)
+    assert isinstance(model.denoiser.network, UNet)
+    network = twin(model.denoiser.network)  # to listen to: others may draw with the model at this moment
+    model, reader = replace(model, denoiser=replace(model.denoiser, network=network)), model.reads
     with torch.inference_mode():
         plan = task_of(request).plan(model, request, noise_of(model, request))
         stage = [number for level, number in plan.steering.turns if sigma <= level * (1 + 1e-6)][-1]

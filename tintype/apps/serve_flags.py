@@ -16,6 +16,13 @@ def add_serve_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--allow-host", action="append", default=[], metavar="NAME", help="another name that it is reached by"
     )
+    command.add_argument(
+        "--allow-frame",
+        action="append",
+        default=[],
+        metavar="ORIGIN",
+        help="a site that may show the page in a frame, such as https://huggingface.co",
+    )
     command.add_argument("--queue", type=int, help="how many jobs may wait (default: 64)")
     command.add_argument("--batch", type=int, help="pictures drawn together at most (default: 4)")
     command.add_argument("--grace", type=float, help="seconds for the last picture when it stops (default: 30)")

@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -120,10 +120,13 @@ def save_tensors(
             raise OSError(f"{path} cannot be written ({error})") from error
 
 
-def load_tensors(path: Path, *, dtype: "torch.dtype | None" = None) -> "dict[str, Tensor]":
-    """All tensors of a safetensors file. Raises `ValueError` when it is unreadable or cut short."""
+def load_tensors(
+    path: Path, *, dtype: "torch.dtype | None" = None, names: Sequence[str] | None = None
+) -> "dict[str, Tensor]":
+    """All tensors of a safetensors file, or those of these names. Raises `ValueError` when it is unreadable or cut
+    short, or has none of a name."""
     with _opened(path) as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        tensors = {name: file.get_tensor(name) for name in (file.keys() if names is None else names)}
     if dtype is None:
         return tensors
     return {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}

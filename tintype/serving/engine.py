@@ -8,7 +8,7 @@ import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +17,7 @@ from tintype.common.config import Json
 from tintype.serving.faults import fault_of
 from tintype.serving.jobs import Job, State, Store, Terms, asked, given
 from tintype.serving.models import Models, give_back
-from tintype.serving.traces import Past
+from tintype.serving.traces import Past, check_room
 from tintype.serving.watchers import Watchers
 from tintype.tasks.loras import read_lora
 from tintype.tasks.request import MODELS, Request
@@ -61,6 +61,11 @@ class _Running:
     over: bool = False
     progress: Progress = field(default_factory=Progress)
     trace: "list[Step]" = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+class _Stopped(BaseException):
+    """Nobody wants any more what is drawn. No `Exception`: it is no fault of a job's."""
 
 
 class Engine:
@@ -79,6 +84,8 @@ class Engine:
         self.failure: str | None = None
         self.draining = False
         self._drained = 0.0
+        self._hooks: list[Callable[[], None]] = []
+        self._abandoned = False  # what is still drawn after the time for it
         self._bell = threading.Condition()  # held where jobs begin and end, so that nobody sees one in between
         self._running: dict[str, _Running] = {}
         self._looked = self._told = self._next_preview = 0.0
@@ -110,7 +117,10 @@ class Engine:
         if self._thread.is_alive():
             for one in list(self._running.values()):
                 self._end(one, "interrupted", fault="interrupted", error="the server stopped; ask again")
+            self._abandoned = True
+            self._interrupt()
             self._thread.join(10)
+            self._look_away()
         self.store.close()
 
     def submit(self, request: Request, terms: Terms) -> Job:
@@ -121,7 +131,7 @@ class Engine:
         terms = replace(terms, model=terms.model or MODELS.get(request.task, "default"))
         self.models.check(terms.model)
         try:
-            self._check(self.models.located(request), terms.model)
+            self._check(self.models.located(request), terms)
         except ValueError as error:
             raise ValueError(self.models.shown(str(error))) from error
         self.past.check(request, terms)
@@ -130,14 +140,15 @@ class Engine:
             self._bell.notify_all()
         return job
 
-    def _check(self, request: Request, name: str) -> None:
+    def _check(self, request: Request, terms: Terms) -> None:
         """Raises `ValueError` for what its model cannot draw, where that is the open one."""
         from tintype.checkpoints.lora import differences
         from tintype.tasks.task import resolve
 
         current = self.models.current
-        if current is not None and current[0] == name:
-            resolve(current[1], request)
+        if current is not None and current[0] == terms.model:
+            resolved = resolve(current[1], request)
+            check_room(current[1], resolved, terms)
             for file, _ in map(read_lora, request.lora):
                 differences(Path(file), current[1])
 
@@ -148,6 +159,7 @@ class Engine:
             running = self._running.get(id)
             if running is not None:
                 running.cancelled = True
+                self._interrupt()
                 return True
             ended = self.store.end(id, "cancelled", fault="cancelled", error="cancelled before it began")
         self.watchers.tell(id)
@@ -181,21 +193,54 @@ class Engine:
         """Whole seconds after which a place in the queue may be free."""
         return max(1, min(60, round(self._usual)))
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether it draws what it takes."""
+        return self.ready.is_set() and self._thread.is_alive() and not self.draining
+
+    def _interrupt(self) -> None:
+        """Have the worker look up before the next layer of a network that runs, not only before the next step: one may
+        take minutes. Looking costs time, so it is done only when there may be something to see."""
+        import torch
+
+        def look(module: object, given: object) -> None:
+            if threading.current_thread() is self._thread:
+                hook.remove()
+                drawn = list(self._running.values())
+                if self._abandoned or (drawn and all(one.cancelled for one in drawn)):
+                    raise _Stopped
+
+        hook = torch.nn.modules.module.register_module_forward_pre_hook(look)
+        self._hooks.append(hook.remove)
+
+    def _look_away(self) -> None:
+        while self._hooks:
+            self._hooks.pop()()
+
     # The worker's own
+
+    def _whole(self, job: Job) -> Request:
+        """What is asked for, with its pictures and the files of its LoRAs."""
+        return self.models.located(asked(job, self.store.inputs(job.id)))
 
     def _work(self) -> None:
         try:
             self.models.open("default")
+        except _Stopped:
+            return
         except Exception as error:  # without it nothing can be drawn, and whoever asks is told why
             self.failure = f"the embedded model cannot be opened: {error}"
             log.exception("the embedded model cannot be opened")
+            for id in self.store.line():
+                self.watchers.tell(id)
             return
         self.ready.set()
         while not self.draining:
             try:
                 while first := self._next():
                     self._draw(first)
-            except sqlite3.Error as error:
+                    self._look_away()
+            except Exception as error:  # a disk that is full or gone, say: others may come through later
                 log.error("the queue cannot be read or written: %s", error)
                 time.sleep(PATIENCE)
 
@@ -229,8 +274,11 @@ class Engine:
         drawn = [first]
         try:
             model = self.models.open(first.job.model)
-            first.request = resolve(model, self.models.located(asked(first.job)))
+            first.request = resolve(model, self._whole(first.job))
             self._walk(model, self._together(model, drawn), drawn)
+        except _Stopped:
+            self._end_cancelled(drawn)
+            return
         except Exception as error:  # whatever a job does, the worker goes on with the next
             if len(drawn) == 1:
                 self._fail(first, error)
@@ -238,12 +286,15 @@ class Engine:
             log.warning("%d jobs that were drawn together are drawn alone: %s", len(drawn), error)
         for one in drawn:
             if not one.over:
+                one.trace.clear()
                 self._draw_alone(one)
 
     def _draw_alone(self, one: _Running) -> None:
         try:
             model = self.models.open(one.job.model)
             self._walk(model, self._alone(model, one), [one])
+        except _Stopped:
+            self._end_cancelled([one])
         except Exception as error:  # as above
             self._fail(one, error)
 
@@ -287,7 +338,7 @@ class Engine:
             if job is None or job.model != name or job.branch:
                 continue
             try:
-                request = resolve(model, self.models.located(asked(job)))
+                request = resolve(model, self._whole(job))
             except (ValueError, OSError):  # told when its turn comes
                 continue
             if request.batch_size <= room and alike(first, request):
@@ -298,9 +349,14 @@ class Engine:
         return found
 
     def _walk(self, model: "LatentDiffusion", walk: "Iterator[Step]", drawn: Sequence[_Running]) -> None:
+        from tintype.generation import warnings
+
         step: Step | None = None
         now = time.time()
         left = [one for one in drawn if not one.over and not self._ended_early(one, now)]
+        for one in left:
+            check_room(model, one.request, one.job)
+            one.warnings = warnings(model, one.request)
         for step in walk if left else ():
             self._after(model, step, drawn)
             if all(one.over for one in drawn):
@@ -339,16 +395,22 @@ class Engine:
             self._end(one, "expired", fault="expired", error="its time ran out while it was drawn")
         return one.over
 
+    def _end_cancelled(self, drawn: Sequence[_Running]) -> None:
+        for one in drawn:
+            if not one.over:
+                self._ended_early(one, time.time())
+
     def _preview(self, model: "LatentDiffusion", step: "Step", drawn: Sequence[_Running], number: int) -> bytes | None:
         """The estimate of this job's first picture, where someone wants to see it and it is cheap enough."""
         from tintype.data.pictures import encode
         from tintype.generation import decode
+        from tintype.tasks.tiling import endless
 
         one = drawn[number]
         if not self.watchers.want_previews(one.job.id) or time.perf_counter() < self._next_preview:
             return None
         started = time.perf_counter()
-        [picture] = decode(model, self._rows(step, drawn, number).denoised[:1])
+        [picture] = decode(endless(model, one.request), self._rows(step, drawn, number).denoised[:1])
         content = encode(picture, "png")
         ended = time.perf_counter()
         self._next_preview = ended + (ended - started) * (1 / SHARE - 1)
@@ -379,18 +441,15 @@ class Engine:
     def _keep(self, model: "LatentDiffusion", one: _Running, step: "Step | None") -> None:
         """A job's pictures in their files, then the word that it is done."""
         from tintype.generation import finish
-        from tintype.tasks.infotext import save
+        from tintype.tasks.infotext import branched, save
         from tintype.tasks.pictures import referred
 
         made = finish(model, one.request, step)
-        if one.job.branch is not None:  # what it tells would not repeat it
+        if one.job.branch is not None:
             for picture in made:
-                picture.info.clear()
+                branched(picture, one.job.branch)
         if one.job.keep:
-            try:
-                self.past.trace(one.job.id).save(one.trace)
-            except ValueError as error:  # the picture is there all the same
-                log.warning("job %s: %s", one.job.id, error)
+            self.past.trace(one.job.id).save(one.trace)
         for position, picture in enumerate(made):
             save(picture, self.path(one.job.id, position))
         sizes = [(picture.width, picture.height) for picture in made]
@@ -398,7 +457,7 @@ class Engine:
         told = given(replace(referred(one.request), lora=asked(one.job).lora))
         with self._bell:
             if not one.over and not one.cancelled:
-                self._end(one, "done", request=told, pictures=kept)
+                self._end(one, "done", request=told, warnings=one.warnings, pictures=kept)
                 self.made += len(made)
                 self._usual += 0.2 * (time.time() - (one.job.started or time.time()) - self._usual)
                 return
@@ -413,6 +472,7 @@ class Engine:
         fault: str | None = None,
         error: str | None = None,
         request: dict[str, Json] | None = None,
+        warnings: Sequence[str] = (),
         pictures: Sequence[tuple[int, int, int]] = (),
     ) -> None:
         """Nothing for one that is over. Whoever watches is told after the store."""
@@ -422,7 +482,9 @@ class Engine:
             one.over = True
             self._running.pop(one.job.id, None)
             try:
-                self.store.end(one.job.id, state, fault=fault, error=error, request=request, pictures=pictures)
+                self.store.end(
+                    one.job.id, state, fault=fault, error=error, request=request, warnings=warnings, pictures=pictures
+                )
             except sqlite3.Error as refused:
                 log.error("job %s is %s, which cannot be written: %s", one.job.id, state, refused)
                 self._unwritten = True
@@ -458,4 +520,7 @@ class Engine:
 
     def _remove_pictures(self, id: str) -> None:
         for path in (*self.pictures.glob(f"{id}-*.png"), self.past.trace(id).path):
-            path.unlink(missing_ok=True)
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                log.error("%s cannot be removed: %s", path.name, error.strerror)

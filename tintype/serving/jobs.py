@@ -5,6 +5,7 @@ that is killed loses no job: those that waited wait again, and the one that ran 
 loses its power may lose what happened since the last `flush`.
 """
 
+import hashlib
 import json
 import secrets
 import sqlite3
@@ -18,19 +19,20 @@ from typing import Literal
 
 from tintype.common.config import Json, from_json, to_json
 from tintype.common.files import flush
-from tintype.tasks.request import Request
+from tintype.tasks.request import NAMED, Request
 
 State = Literal["queued", "running", "done", "failed", "cancelled", "expired", "interrupted"]
 ENDED: tuple[State, ...] = ("done", "failed", "cancelled", "expired", "interrupted")
-SHOWN = 40  # characters of a picture in a request that ended without one
-FORMAT = 1  # of the tables; a file of another is refused, never guessed at
+SHOWN = 40  # characters of a picture in a request, of which the whole lies apart
+FORMAT = 2  # of the tables; a file of another is refused, never guessed at
 TABLES = """
 CREATE TABLE jobs (
     id TEXT PRIMARY KEY, number INTEGER NOT NULL UNIQUE, owner TEXT NOT NULL, key TEXT, state TEXT NOT NULL,
-    model TEXT NOT NULL, request TEXT NOT NULL, priority INTEGER NOT NULL, deadline REAL,
-    created REAL NOT NULL, started REAL, ended REAL, error TEXT, fault TEXT, pictures INTEGER NOT NULL DEFAULT 0,
-    keep INTEGER NOT NULL DEFAULT 0, branch TEXT
+    model TEXT NOT NULL, request TEXT NOT NULL, digest TEXT NOT NULL, priority INTEGER NOT NULL, deadline REAL,
+    created REAL NOT NULL, started REAL, ended REAL, error TEXT, fault TEXT, warnings TEXT NOT NULL,
+    pictures INTEGER NOT NULL DEFAULT 0, keep INTEGER NOT NULL DEFAULT 0, branch TEXT
 ) STRICT;
+CREATE TABLE inputs (job TEXT NOT NULL, name TEXT NOT NULL, picture TEXT NOT NULL, PRIMARY KEY (job, name)) STRICT;
 CREATE INDEX waiting ON jobs (priority DESC, number) WHERE state = 'queued';
 CREATE UNIQUE INDEX keys ON jobs (owner, key) WHERE key IS NOT NULL;
 CREATE INDEX owned_jobs ON jobs (owner, number);
@@ -51,6 +53,10 @@ class Full(Exception):
         self.waiting = waiting
 
 
+class Taken(ValueError):
+    """A key that another request was asked for with."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Terms:
     """On which terms a picture is asked for. `model`: its name, empty for the embedded one of the task; `deadline`:
@@ -68,18 +74,21 @@ class Terms:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Job(Terms):
-    """`request`: the fields of a `Request` that were given, as JSON. `number`: the order in which jobs came. `fault`: a
-    word for what went wrong, `error` a sentence."""
+    """`request`: the fields of a `Request` that were given, as JSON, of pictures only the beginning (`Store.inputs` has
+    the whole). `digest`: of all that was asked. `number`: the order in which jobs came. `fault`: a word for what went
+    wrong, `error` a sentence; `warnings`: what the model did not take from the request."""
 
     id: str
     number: int
     state: State
     request: dict[str, object]
+    digest: str
     created: float
     started: float | None = None
     ended: float | None = None
     error: str | None = None
     fault: str | None = None
+    warnings: tuple[str, ...] = ()
     pictures: int = 0
 
 
@@ -91,9 +100,9 @@ def given(request: Request) -> dict[str, Json]:
     return {name: value for name, value in values.items() if value != usual[name]}
 
 
-def asked(job: Job) -> Request:
-    """The request of a job."""
-    return from_json(Request, job.request)
+def asked(job: Job, inputs: Mapping[str, str] | None = None) -> Request:
+    """The request of a job, with its pictures where they are given."""
+    return from_json(Request, job.request | dict(inputs or {}))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -142,11 +151,16 @@ class Store:
 
     def add(self, request: Mapping[str, object], terms: Terms, *, limit: int) -> tuple[Job, bool]:
         """A new job at its place in the queue, or the one that this owner's key was given to before (False). Raises
-        `Full` where `limit` jobs wait already."""
+        `Full` where `limit` jobs wait already, `Taken` for the key of another request."""
+        inputs = {name: value for name, value in request.items() if name in NAMED and isinstance(value, str)}
+        whole = [dict(request), terms.model, terms.keep, terms.branch]
+        digest = hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
         with self._changing():
             if terms.key is not None:
                 known = self._file.execute("SELECT * FROM jobs WHERE owner = ? AND key = ?", (terms.owner, terms.key))
                 row = known.fetchone()
+                if row is not None and row["digest"] != digest:
+                    raise Taken(f"key {terms.key!r}: another request was asked for with it; expected one of its own")
                 if row is not None:
                     return _job(row), False
             (waiting,) = self._file.execute("SELECT count(*) FROM jobs WHERE state = 'queued'").fetchone()
@@ -157,23 +171,27 @@ class Store:
                 id=secrets.token_hex(8),
                 number=last + 1,
                 state="queued",
-                request=dict(request),
+                request={**request, **{name: _beginning(picture) for name, picture in inputs.items()}},
+                digest=digest,
                 created=time.time(),
                 **asdict(terms),
             )
-            row = asdict(job) | {"request": json.dumps(request)}
+            row = asdict(job) | {"request": json.dumps(job.request), "warnings": json.dumps(job.warnings)}
             self._file.execute(f"INSERT INTO jobs ({', '.join(row)}) VALUES (:{', :'.join(row)})", row)
+            self._file.executemany("INSERT INTO inputs VALUES (?, ?, ?)", [(job.id, *one) for one in inputs.items()])
             return job, True
+
+    def inputs(self, id: str) -> dict[str, str]:
+        """The pictures that a job begins with, by their fields, until it ends."""
+        with self._turn:
+            rows = self._file.execute("SELECT name, picture FROM inputs WHERE job = ?", (id,)).fetchall()
+        return {row["name"]: row["picture"] for row in rows}
 
     def get(self, id: str) -> Job | None:
         return next(self._jobs("WHERE id = ?", (id,)), None)
 
-    def waiting(self, count: int = -1) -> list[Job]:
-        """Those whose turn comes next, in order."""
-        return list(self._jobs("WHERE state = 'queued' ORDER BY priority DESC, number LIMIT ?", (count,)))
-
     def line(self) -> list[str]:
-        """The ids of all that wait, in order. Unlike `waiting` it reads no requests, which may hold pictures."""
+        """The ids of all that wait, in order."""
         with self._turn:
             rows = self._file.execute(
                 "SELECT id FROM jobs WHERE state = 'queued' ORDER BY priority DESC, number"
@@ -188,8 +206,8 @@ class Store:
 
     def recent(self, owner: str | None, count: int) -> list[Job]:
         """The last jobs of an owner, or of all, newest first."""
-        whose = "" if owner is None else "WHERE owner = ? "
-        return list(self._jobs(f"{whose}ORDER BY number DESC LIMIT ?", (*([owner] if owner else []), count)))
+        whose, values = ("", ()) if owner is None else ("WHERE owner = ? ", (owner,))
+        return list(self._jobs(f"{whose}ORDER BY number DESC LIMIT ?", (*values, count)))
 
     def begin(self, ids: Sequence[str]) -> list[Job]:
         """Those of these that still wait, now running."""
@@ -212,10 +230,11 @@ class Store:
         fault: str | None = None,
         error: str | None = None,
         request: Mapping[str, object] | None = None,
+        warnings: Sequence[str] = (),
         pictures: Sequence[tuple[int, int, int]] = (),
     ) -> bool:
-        """Whether it had not ended before. `request`: what is kept in place of the one that was asked, of which the
-        pictures are else cut; `pictures`: (width, height, seed) of each."""
+        """Whether it had not ended before. `request`: what is kept in place of the one that was asked; `pictures`:
+        (width, height, seed) of each."""
         now = time.time()
         with self._changing():
             row = self._file.execute(
@@ -223,11 +242,13 @@ class Store:
             ).fetchone()
             if row is None:
                 return False
-            kept = _cut(json.loads(row["request"])) if request is None else dict(request)
+            kept = json.loads(row["request"]) if request is None else dict(request)
             self._file.execute(
-                "UPDATE jobs SET state = ?, ended = ?, fault = ?, error = ?, pictures = ?, request = ? WHERE id = ?",
-                (state, now, fault, error, len(pictures), json.dumps(kept), id),
+                "UPDATE jobs SET state = ?, ended = ?, fault = ?, error = ?, warnings = ?, pictures = ?, request = ?"
+                " WHERE id = ?",
+                (state, now, fault, error, json.dumps(list(warnings)), len(pictures), json.dumps(kept), id),
             )
+            self._file.execute("DELETE FROM inputs WHERE job = ?", (id,))
             prompt = str(kept.get("prompt", ""))
             self._file.executemany(
                 "INSERT INTO pictures (job, position, owner, created, width, height, seed, prompt)"
@@ -239,15 +260,12 @@ class Store:
     def recover(self) -> list[Job]:
         """After a start: jobs that ran when the process died, now `interrupted`."""
         with self._changing():
-            ran = self._file.execute("SELECT id, request FROM jobs WHERE state = 'running'").fetchall()
-            rows = [
-                self._file.execute(
-                    "UPDATE jobs SET state = 'interrupted', ended = ?, fault = 'interrupted', request = ?,"
-                    " error = 'the server stopped while it ran; ask for it again' WHERE id = ? RETURNING *",
-                    (time.time(), json.dumps(_cut(json.loads(row["request"]))), row["id"]),
-                ).fetchone()
-                for row in ran
-            ]
+            rows = self._file.execute(
+                "UPDATE jobs SET state = 'interrupted', ended = ?, fault = 'interrupted',"
+                " error = 'the server stopped while it ran; ask for it again' WHERE state = 'running' RETURNING *",
+                (time.time(),),
+            ).fetchall()
+            self._file.executemany("DELETE FROM inputs WHERE job = ?", [(row["id"],) for row in rows])
         return [_job(row) for row in rows]
 
     def remove(self, id: str) -> bool:
@@ -309,15 +327,12 @@ def is_full(error: BaseException) -> bool:
     return isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode == sqlite3.SQLITE_FULL
 
 
-def _cut(request: Mapping[str, object]) -> dict[str, object]:
-    """An ended job's request without the pictures in it, which would fill the disk in the end."""
-    return {
-        name: f"{value[:SHOWN]}…" if isinstance(value, str) and value.startswith("data:image/") else value
-        for name, value in request.items()
-    }
+def _beginning(picture: str) -> str:
+    return picture if len(picture) <= SHOWN else f"{picture[:SHOWN]}…"
 
 
 def _job(row: sqlite3.Row) -> Job:
     told = dict(row)
     told["request"], told["keep"] = json.loads(told["request"]), bool(told["keep"])
+    told["warnings"] = tuple(json.loads(told["warnings"]))
     return Job(**told)

@@ -115,6 +115,14 @@ def stamp(picture: Image.Image, made: Provenance) -> Image.Image:
     return picture
 
 
+def branched(picture: Image.Image, branch: str) -> Image.Image:
+    """Of one that goes on from a step of another: its settings, which alone would not repeat it, tell so, and there is
+    no request that would."""
+    picture.info[PARAMETERS] += f", Branch: {_quoted(branch)}"
+    del picture.info[REQUEST]
+    return picture
+
+
 def png_info(picture: Image.Image) -> PngImagePlugin.PngInfo:
     """The texts of `picture.info` as PNG chunks."""
     chunks = PngImagePlugin.PngInfo()

@@ -301,7 +301,7 @@ def test_who_leaves_takes_the_job_along_before_its_next_step(waited: Waited, whe
     else:
         assert engine.cancel(block.id)
     wait_until(lambda: engine.running == 0)
-    assert engine._watchers == {}
+    assert len(engine.watchers) == 0
 
 
 def test_a_deadline_answers_who_waits(waited: Waited) -> None:

@@ -69,8 +69,10 @@ def test_a_branch_of_the_same_request_is_the_same_picture(client: httpx.Client, 
     assert ended(client, id)["state"] == "done"
     first, again = (client.get(f"/v1/jobs/{one}/pictures/0").content for one in (kept, id))
     assert np.array_equal(pixels(first), pixels(again))
-    assert b"parameters" in first
-    assert b"parameters" not in again  # what it would tell does not repeat it
+    texts = [Image.open(io.BytesIO(content)).info for content in (first, again)]
+    assert set(texts[0]) == {"parameters", "tintype"}
+    assert set(texts[1]) == {"parameters"}  # there is no request that repeats it
+    assert f'Branch: "{kept}:2"' in texts[1]["parameters"]
 
 
 def test_another_prompt_holds_from_the_branch_on(client: httpx.Client, kept: str) -> None:

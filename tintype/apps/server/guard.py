@@ -30,6 +30,8 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Message, Receive, Send], Awaitable[None]]
 
 SLOWEST = 30.0  # seconds between two parts of a body
+LONGEST = 300.0  # seconds for the whole of one
+ENTERS = 2.0  # seconds for which one who comes is counted as one who waits
 TOGETHER = 8  # largest bodies that are held in memory at once, however many clients send one
 LONGEST_NUMBER = 18  # digits of a length
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")  # clients may invent others
@@ -43,8 +45,8 @@ HEADERS = [
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-resource-policy", b"same-origin"),
-    (b"x-frame-options", b"SAMEORIGIN"),
 ]
+UNFRAMED = (b"x-frame-options", b"SAMEORIGIN")  # where no other site is allowed to: it knows no list
 
 
 class Unread(HTTPException):
@@ -62,7 +64,8 @@ class Guard:
     def __init__(self, app: App, settings: Settings, registry: CollectorRegistry, engine: Engine) -> None:
         self.app = app
         self.engine = engine
-        self.entering: set[int] = set()  # requests on their way into the queue
+        self.entering: dict[int, float] = {}  # requests on their way into the queue, and when they came
+        self.headers = HEADERS if settings.frames else [*HEADERS, UNFRAMED]
         self.settings = settings
         self.names = {one.strip("[]").lower() for one in (*LOCAL, settings.host, *settings.hosts)}
         self.held = 0  # bytes of bodies, of all requests that are answered now
@@ -84,7 +87,7 @@ class Guard:
             begun = True
             if message["type"] == "http.response.start":
                 told["status"] = message["status"]
-                message["headers"] = [*message.get("headers", ()), *HEADERS]
+                message["headers"] = [*message.get("headers", ()), *self.headers]
             else:
                 told["bytes"] += len(message.get("body", b""))
             await send(message)
@@ -99,7 +102,7 @@ class Guard:
             if not begun:
                 await _answer(sent, error.status_code, error.detail, dict(error.headers or {}))
         finally:
-            self.entering.discard(id(scope))
+            self.entering.pop(id(scope), None)
             self.held -= counted.taken
             self._tell(scope, told, time.perf_counter() - started)
 
@@ -124,15 +127,18 @@ class Guard:
             is_script = headers.get("sec-fetch-mode") == "cors"  # the page's: it asks for the token itself, no pop-up
             asked = "Bearer" if is_script else "Basic"
             return 401, sentence, {"www-authenticate": f'{asked} realm="tintype"'}
-        scope.setdefault("state", {}).update(owner=owner or "", entered=partial(self.entering.discard, id(scope)))
+        scope.setdefault("state", {}).update(owner=owner or "", entered=partial(self.entering.pop, id(scope), None))
         return self._full(scope, headers)
 
     def _full(self, scope: Message, headers: dict[str, str]) -> tuple[int, str, dict[str, str]] | None:
-        """A crowd is sent away before its bodies are read: with those on their way no more get in than may wait."""
+        """A crowd is sent away before its bodies are read: with those on their way no more get in than may wait. Who is
+        slow to send his keeps no place for it."""
         if scope["method"] != "POST" or scope["path"] not in QUEUED or "idempotency-key" in headers:
             return None
-        if self.engine.store.count + len(self.entering) < self.engine.queue:
-            self.entering.add(id(scope))
+        now = time.monotonic()
+        entering = sum(now - came < ENTERS for came in self.entering.values())
+        if self.engine.store.count + entering < self.engine.queue:
+            self.entering[id(scope)] = now
             return None
         retry = str(self.engine.pause)
         sentence = f"{self.engine.queue} jobs wait already; try again in {retry} s"
@@ -191,15 +197,16 @@ class _Counted:
         self._guard = guard
         self._receive = receive
         self._whole = False
+        self._until = time.monotonic() + LONGEST
         self.taken = 0
 
     async def receive(self) -> Message:
         if self._whole:
             return await self._receive()  # waits for the client to leave
         try:
-            message = await asyncio.wait_for(self._receive(), SLOWEST)
+            message = await asyncio.wait_for(self._receive(), min(SLOWEST, self._until - time.monotonic()))
         except TimeoutError as error:
-            raise Unread(408, f"nothing came for {SLOWEST:g} seconds") from error
+            raise Unread(408, f"nothing for {SLOWEST:g} seconds, or not all in {LONGEST:g}; send it faster") from error
         if message["type"] == "http.request":
             self._count(len(message.get("body", b"")))
             self._whole = not message.get("more_body", False)

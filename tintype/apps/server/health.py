@@ -24,9 +24,8 @@ def health_routes() -> APIRouter:
     async def ready(call: Call, response: Response) -> dict[str, object]:
         """The embedded model is open and jobs are taken."""
         engine = engine_of(call)
-        is_ready = engine.ready.is_set() and not engine.draining
-        response.status_code = 200 if is_ready else 503
-        return {"ready": is_ready, "stopping": engine.draining, "failure": engine.failure}
+        response.status_code = 200 if engine.is_alive else 503
+        return {"ready": engine.is_alive, "stopping": engine.draining, "failure": engine.failure}
 
     @router.get("/metrics", response_class=Response)
     def metrics(call: Call) -> Response:

@@ -43,6 +43,8 @@ class Told(BaseModel):
     position: int | None
     fault: str | None
     error: str | None
+    warnings: list[str]
+    branch: str | None
     request: dict[str, object]
     pictures: list[str]
     url: str
@@ -64,16 +66,20 @@ class Picture(BaseModel):
 
 def told(engine: Engine, job: Job, progress: Progress) -> Told:
     waiting = engine.store.line() if job.state == "queued" else []
+    count = job.request.get("steps")
+    done = count if job.state == "done" and isinstance(count, int) else 0
     return Told(
         **{name: getattr(job, name) for name in ("id", "state", "model", "priority", "created", "started", "ended")},
         task=str(job.request.get("task", "txt2img")),
-        step=progress.step,
-        steps=progress.count,
+        step=done or progress.step,
+        steps=done or progress.count,
         left=progress.left,
         position=waiting.index(job.id) if job.id in waiting else None,
         fault=job.fault,
         error=job.error,
-        request={name: _short(value) for name, value in job.request.items()},
+        warnings=list(job.warnings),
+        branch=job.branch,
+        request=job.request,
         pictures=[f"/v1/jobs/{job.id}/pictures/{place}" for place in range(job.pictures)],
         url=f"/v1/jobs/{job.id}",
         events=f"/v1/jobs/{job.id}/events",
@@ -82,11 +88,6 @@ def told(engine: Engine, job: Job, progress: Progress) -> Told:
 
 def vars_of(kept: Kept) -> dict[str, Any]:
     return {name: value for name, value in dataclasses.asdict(kept).items() if name != "position"}
-
-
-def _short(value: object) -> object:
-    """Pictures are not sent back."""
-    return value if not isinstance(value, str) or not value.startswith("data:image/") else f"{value[:40]}…"
 
 
 def job_routes(settings: Settings) -> APIRouter:
@@ -196,12 +197,12 @@ async def _events(engine: Engine, id: str, previews: bool) -> AsyncIterator[str]
         is_drawn = job.state == "running"  # else its place in the line is read
         shown_now = told(engine, job, progress) if is_drawn else await run_in_threadpool(told, engine, job, progress)
         now = shown_now.model_dump_json()
-        if now != before:
-            before = now
+        is_new, before = now != before, now
+        if is_new:
             yield f"event: job\ndata: {now}\n\n"
         if previews and progress.previews > shown and progress.preview is not None:
             shown = progress.previews
             content = base64.b64encode(progress.preview).decode()
             yield f"event: preview\ndata: {json.dumps({'step': progress.step, 'png': content})}\n\n"
-        elif now == before:
+        elif not is_new:
             yield ": still there\n\n"

@@ -8,6 +8,8 @@ from fastapi import APIRouter, HTTPException, Response
 from fastapi import Path as InPath
 from fastapi import Request as Call
 
+from tintype.apps.server.waiting import settings_of
+
 FOLDER = Path(__file__).parent.parent / "page"
 KINDS = {
     ".html": "text/html; charset=utf-8",
@@ -25,7 +27,7 @@ POLICY = "; ".join((
     "connect-src 'self'",
     "base-uri 'none'",
     "form-action 'none'",
-    "frame-ancestors 'self'",
+    "frame-ancestors 'self'",  # the last: further sites may follow
 ))  # fmt: skip
 
 
@@ -58,7 +60,8 @@ def _answer(call: Call, path: Path) -> Response:
     """Asked for anew each time (no-cache), sent anew when it changed: an update is never half of the old page."""
     content = path.read_bytes()
     tag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
-    headers = {"ETag": tag, "Cache-Control": "no-cache", "Content-Security-Policy": POLICY}
+    policy = " ".join((POLICY, *settings_of(call).frames))
+    headers = {"ETag": tag, "Cache-Control": "no-cache", "Content-Security-Policy": policy}
     known = [one.strip().removeprefix("W/") for one in call.headers.get("if-none-match", "").split(",")]
     if tag in known:
         return Response(status_code=304, headers=headers)

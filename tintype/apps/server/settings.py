@@ -1,21 +1,24 @@
 """What `tintype serve` is told."""
 
 import ipaddress
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
 LOCAL = ("127.0.0.1", "localhost", "[::1]")
 MEBIBYTE = 2**20
 LONGEST_GRACE = 86_400
+SHORTEST_TOKEN = 8
+ORIGIN = re.compile(r"https?://[\w.-]+(:\d+)?")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
     """`data`: the folder of the queue and the pictures. `models`: a folder of checkpoints, or None. `tokens`: of each
     user by name; without any everyone may ask, and the server binds to loopback alone. `hosts`: further names that it
-    is reached by. `queue`: jobs that may wait; `batch`: pictures drawn at once; `body`: bytes of a request's body;
-    `grace`: seconds that a picture has to be finished in when the server stops. `log_prompts`: whether they are
-    written to the log. Raises `ValueError` for what is not safe."""
+    is reached by; `frames`: sites that may show the page in a frame. `queue`: jobs that may wait; `batch`: pictures
+    drawn at once; `body`: bytes of a request's body; `grace`: seconds that a picture has to be finished in when the
+    server stops. `log_prompts`: whether they are written to the log. Raises `ValueError` for what is not safe."""
 
     host: str = "127.0.0.1"
     port: int = 7860
@@ -23,6 +26,7 @@ class Settings:
     models: Path | None = None
     tokens: dict[str, str] = field(default_factory=dict)
     hosts: tuple[str, ...] = ()
+    frames: tuple[str, ...] = ()
     queue: int = 64
     batch: int = 4
     body: int = 32 * MEBIBYTE
@@ -49,8 +53,11 @@ class Settings:
         if self.models is not None and not self.models.is_dir():
             raise ValueError(f"--models {self.models}: no such folder")
         for name, token in self.tokens.items():
-            if len(token) < 8:
-                raise ValueError(f"the token of {name} has {len(token)} characters; expected 8 or more")
+            if len(token) < SHORTEST_TOKEN:
+                raise ValueError(f"--token of {name}: {len(token)} characters; expected {SHORTEST_TOKEN} or more")
+        for origin in self.frames:
+            if not ORIGIN.fullmatch(origin):
+                raise ValueError(f"--allow-frame {origin!r}: expected a site, such as https://huggingface.co")
 
 
 def is_loopback(host: str) -> bool:

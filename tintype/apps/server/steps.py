@@ -37,8 +37,8 @@ def step_routes() -> APIRouter:
     @router.get("")
     def kept(call: Call, id: Id) -> Steps:
         """Those of a job that was asked for with `keep_steps`. A job with `branch` «ID:STEP» goes on from one."""
-        steps = _of(call, id, lambda engine, job: engine.past.trace(job.id).load())
-        return Steps(steps=[step.index for step in steps], sigmas=[step.sigma for step in steps])
+        places = _of(call, id, lambda engine, job: engine.past.trace(job.id).places())
+        return Steps(steps=list(places), sigmas=[sigma for _, sigma in places.values()])
 
     @router.get("/{step}", response_class=Response)
     def estimate(call: Call, id: Id, step: At, place: Of = 0) -> Response:

@@ -70,7 +70,7 @@ async def changes(
             if job is None:
                 return
             yield job, progress
-            if job.state in ENDED or (engine.draining and job.state == "queued"):
+            if job.state in ENDED or (job.state == "queued" and (engine.draining or engine.failure)):
                 return
             try:
                 await asyncio.wait_for(changed.wait(), 1.0)
@@ -100,7 +100,7 @@ async def finished(call: Call, job: Job) -> Job:
     if last.state == "done":
         return last
     if last.state not in ENDED:
-        raise HTTPException(503, "the server is stopping", headers={"Retry-After": "10"})
+        raise HTTPException(503, engine.failure or "the server is stopping", headers={"Retry-After": "10"})
     raise HTTPException(STATUS.get(last.fault or "", 500), last.error or last.state)
 
 

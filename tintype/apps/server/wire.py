@@ -3,14 +3,31 @@
 import asyncio
 from typing import Any, cast
 
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
+
+IDLE = 30.0  # seconds for which a connection may bring no whole head of a request
 
 
 class Wire(H11Protocol):
-    """HTTP/1.1 whose writes of one turn of the loop go out as one."""
+    """HTTP/1.1 whose writes of one turn of the loop go out as one, and which waits for nobody without end."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         super().connection_made(cast("asyncio.Transport", Gathered(transport, self.loop)))
+        self._seen: object = None
+        self._look = self.loop.call_later(IDLE, self._end_idle)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._look.cancel()
+        super().connection_lost(exc)
+
+    def _end_idle(self) -> None:
+        """End a connection whose last request, if any, was answered before the last look."""
+        cycle = cast("RequestResponseCycle | None", self.cycle)  # uvicorn's annotation leaves None out
+        if cycle is self._seen and (cycle is None or cycle.response_complete):
+            self.transport.close()
+            return
+        self._seen = self.cycle
+        self._look = self.loop.call_later(IDLE, self._end_idle)
 
 
 class Gathered:
