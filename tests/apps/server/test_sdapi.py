@@ -244,6 +244,12 @@ def test_mask_of_another_size_and_with_alpha(client: webuiapi.WebUIApi) -> None:
         (422, "eta", {"sampler_name": "DDIM", "eta": 2}),
         (422, "seed_resize_from_w", {"seed_resize_from_w": 64}),
         (422, "s_churn", {"s_churn": 1}),
+        (422, "s_min_uncond", {"s_min_uncond": 0.5}),
+        (422, "restore_faces", {"restore_faces": True}),
+        (422, "styles", {"styles": ["cinematic"]}),
+        (422, "sd_vae", {"override_settings": {"sd_vae": "other.safetensors"}}),
+        (422, "eta_noise_seed_delta", {"override_settings": {"eta_noise_seed_delta": 31337}}),
+        (422, "hypernet", {"prompt": "an apple <hypernet:style:1>"}),
         (422, "hr_upscaler", {"enable_hr": True, "hr_upscaler": "LDSR"}),
         (422, "hr_prompt", {"enable_hr": True, "hr_prompt": "another"}),
         (422, "hr_scale", {"enable_hr": True, "hr_scale": 1}),
@@ -425,6 +431,12 @@ def test_model_is_switched_or_refused(client: webuiapi.WebUIApi, clients_server:
     assert made(clients_server, "options", sd_model_checkpoint="no such").status_code == 404
     assert made(clients_server, "options", sd_model_checkpoint="default [0aef0fbea2]").status_code == 200
     assert made(clients_server, "options", sd_model_checkpoint=["default"]).status_code == 422
+    assert made(clients_server, "options", sd_vae="other.safetensors").status_code == 422
+    assert made(clients_server, "options", sd_vae="Automatic", eta_noise_seed_delta=0).status_code == 200
+    assert (
+        made(clients_server, **SMALL, styles=[""], s_min_uncond=0, override_settings={"sd_vae": "None"}).status_code
+        == 200
+    )
     assert client.util_get_current_model() == "default"
 
 

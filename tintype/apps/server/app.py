@@ -84,8 +84,8 @@ async def _invalid(call: Call, found: Exception) -> JSONResponse:
     for one in found.errors()[:MOST_TOLD]:
         about, sentence = problem(one)
         first, field = first or sentence, field or about
-        where = one["loc"] if one["loc"] != ("body",) or about == "body" else ("body", about)
-        told.append({"loc": list(where), "msg": sentence.removeprefix(f"{about}: "), "type": one["type"]})
+        where = ["body", about] if one["loc"] == ("body",) and about != "body" else list(one["loc"])
+        told.append({"loc": where, "msg": sentence.removeprefix(f"{about}: "), "type": one["type"]})
     error = {"message": first, "type": "invalid_request_error", "param": field, "code": None}
     return JSONResponse({"detail": told, "error": error}, 422)
 

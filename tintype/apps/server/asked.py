@@ -20,6 +20,7 @@ FIELDS = frozenset(
     ("model", "priority", "timeout", "keep_steps", "branch", *(field.name for field in dataclasses.fields(Request)))
 )
 SINGULAR = {"box": "boxes"}
+PLACES = ("body", "query", "path", "header")  # where fields of a call are
 OURS = "Value error, "  # what pydantic puts before a sentence of ours
 JSON = dict[str, object]
 
@@ -59,10 +60,16 @@ def checked(kind: type[BaseModel], values: Mapping[str, object], names: Mapping[
 def problem(found: Mapping[str, Any]) -> tuple[str, str]:
     """Of one of pydantic's errors the field and the sentence, which begins with it."""
     told = over_http(str(found["msg"]).removeprefix(OURS))
-    where = ".".join(str(part) for part in found["loc"] if part != "body")
-    if not where and (field := field_of(told)):
+    place = [str(part) for part in found["loc"]]
+    if place and place[0] in PLACES:
+        del place[0]
+    if found["type"] == "json_invalid":
+        place, told = [], f"no JSON ({found['ctx']['error']} at character {place[0]}); expected an object"
+    elif not place and found["type"] == "missing":
+        told = "it is empty; expected a JSON object"
+    if not place and (field := field_of(told)):
         return field, told
-    return where or "body", f"{where or 'body'}: {told}"
+    return (place[0], f"{'.'.join(place)}: {told}") if place else ("body", f"body: {told}")
 
 
 def refuse(sentence: str, names: Mapping[str, str]) -> NoReturn:

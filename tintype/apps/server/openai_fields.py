@@ -24,7 +24,7 @@ from tintype.tasks.request import LARGEST_SEED
 Size = tuple[int, int]
 Format = Literal["png", "webp", "jpeg"]
 NAMES = {"batch_size": "n"}  # OpenAI's of our fields
-KNOBS = ("seed", "steps", "cfg_scale", "negative_prompt", "sampler", "scheduler", "width", "height", "strength")
+KNOBS = ("seed", "steps", "cfg_scale", "negative_prompt", "sampler", "scheduler", "width", "height", "strength", "lora")
 KINDS: dict[int, tuple[str, str | None]] = {
     404: ("invalid_request_error", "model_not_found"),
     429: ("rate_limit_error", "rate_limit_exceeded"),
@@ -62,6 +62,7 @@ class Asked(Body):
     width: int | None = None
     height: int | None = None
     strength: float | None = None
+    lora: list[str] | None = Field(default=None, max_length=64, fail_fast=True, description="NAME or NAME:STRENGTH")
 
     def values(self, task: str) -> JSON:
         """Of a request of ours."""

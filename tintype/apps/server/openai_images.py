@@ -182,7 +182,9 @@ async def _form(call: Call) -> tuple[Asked, bytes, bytes | None]:
     """The fields of a form, its picture and its mask."""
     async with call.form(max_files=20, max_fields=100) as form:
         items = form.multi_items()
-        fields = {name: value for name, value in items if isinstance(value, str)}
+        fields: JSON = {name: value for name, value in items if isinstance(value, str)}
+        if loras := [value for name, value in items if name in ("lora", "lora[]") and isinstance(value, str)]:
+            fields["lora"] = loras
         files = [(name, await value.read()) for name, value in items if isinstance(value, UploadFile)]
     try:
         asked = Asked.model_validate(fields)

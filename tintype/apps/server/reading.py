@@ -90,7 +90,8 @@ def _read(models: Models, typed: Typed) -> bytes:
         found = phases(typed.prompt, typed.prompt_style, steps, own or as_clip, of_clip=of_clip)
         read = Read(by=by, known=known, steps=steps, phases=list(_first(found)))
     except ValueError as error:
-        raise Refusal(422, str(error), "prompt") from error
+        sentence = str(error)
+        raise Refusal(422, sentence if sentence.startswith("prompt") else f"prompt: {sentence}", "prompt") from error
     return TypeAdapter(Read).dump_json(read)
 
 
