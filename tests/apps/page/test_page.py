@@ -915,12 +915,75 @@ def test_a_sheet_is_a_labelled_grid(page: Page, visit: Visit, server: Server):
         (3, 4),
     ]
     assert len({body["seed"] for body in visit.bodies}) == 1
+    expect(page.get_by_role("button", name="Save the sheet")).to_be_visible()
     cells = page.locator(".sheet-grid td img").evaluate_all("(all) => all.map((one) => one.src)")
     by_settings = {
         (job["request"]["cfg_scale"], job["request"]["steps"]): server.address + job["pictures"][0]
         for job in ended(server, 6)
     }
     assert cells == [by_settings[body["cfg_scale"], body["steps"]] for body in visit.bodies]
+
+
+def test_a_sheet_of_three_settings_in_blocks_is_saved_as_one_picture(page: Page, visit: Visit, server: Server):
+    page.fill("#field-prompt", PROMPT)
+    page.fill("#field-seed", "3")
+    page.get_by_text("Compare on a sheet").click()
+    for side, field, values in (
+        ("x", "cfg_scale", "1, 3"),
+        ("y", "steps", "2"),
+        ("z", "prompt", 'a frog, "panda, mint"'),
+    ):
+        page.select_option(f"#axis-{side}", field)
+        page.fill(f"#values-{side}", values)
+    page.select_option("#axis-z", "steps")
+    draw(page)
+    expect(page.locator("#help-sheet-z")).to_contain_text("Down has this one already")
+    page.select_option("#axis-z", "prompt")
+    page.fill("#values-y", "2, 149")
+    page.fill("#values-x", "1, lots")
+    draw(page)
+    expect(page.locator(".actions .problem")).to_have_text("Look at Across")
+    page.fill("#values-x", "1, 3")
+    page.get_by_role("button", name="Draw 8 pictures").click()
+    expect(page.locator(".sheet-grid td img:not(.preview)").first).to_be_visible(timeout=PATIENCE)
+    sizes = "(all) => all.map((one) => one.getBoundingClientRect()).map(({width, height}) => [width, height].join())"
+    while_drawing = page.locator(".sheet-grid td").evaluate_all(sizes)
+    assert len(while_drawing) == 8 + 2  # and two empty corners
+    assert len({one for one in while_drawing if not one.startswith("72")}) == 1
+    expect(page.locator(".sentence")).to_have_text(re.compile("^done, 8"), timeout=PATIENCE)
+    assert page.locator(".sheet-grid td").evaluate_all(sizes) == while_drawing
+    assert [" ".join(one.split()) for one in page.locator("caption").all_inner_texts()] == [
+        "Prompt a frog",
+        "Prompt panda, mint",
+    ]
+    told = [(body["prompt"], body["steps"], body["cfg_scale"]) for body in visit.bodies]
+    assert told == [(p, s, c) for p in ("a frog", "panda, mint") for s in (2, 149) for c in (1, 3)]
+    fragment = page.evaluate("location.hash")
+    with page.expect_download() as saved:
+        page.get_by_role("button", name="Save the sheet").click()
+    sheet = Image.open(saved.value.path()).convert("RGB")
+    jobs = {
+        (one["request"]["prompt"], one["request"]["steps"], one["request"]["cfg_scale"]): one
+        for one in ended(server, 8)
+    }
+    side = 64 * 3
+    places: list[tuple[int, int]] = []
+    for asked in told:
+        with urllib.request.urlopen(server.address + jobs[asked]["pictures"][0]) as answer:
+            picture = Image.open(answer).convert("RGB").resize((side, side), Image.Resampling.NEAREST)
+        column = (told.index(asked) % 2) * (side + 8)
+        left = sheet.width - 2 * (side + 8) + column
+        boxes = [(left, top, left + side, top + side) for top in range(sheet.height - side + 1)]
+        found = [box for box in boxes if sheet.crop(box).tobytes() == picture.tobytes()]
+        places.append(found[0][:2])
+    assert [top for _, top in places] == sorted(top for _, top in places)
+    assert len(set(places)) == 8
+    other = opened(visit, server, fragment)
+    assert (value_of(other, "axis-z"), value_of(other, "values-z")) == ("prompt", 'a frog, "panda, mint"')
+
+
+def value_of(page: Page, id: str) -> str:
+    return page.locator(f"#{id}").input_value()
 
 
 # The gallery

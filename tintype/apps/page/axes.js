@@ -1,5 +1,10 @@
-// Sheets: a request for each pair of values.
+// Sheets: a request for each combination of values.
 import {valueOf} from './fields.js';
+
+export const SIDES = {x: 'Across', y: 'Down', z: 'Blocks'};
+
+/** @param {import('./store.js').State['axes']} axes @returns {boolean} whether any is used */
+export const hasAxes = (axes) => Object.keys(SIDES).some((side) => axes[side].field);
 
 /** @param {string} text values with commas between; those with commas in them in quotes, as CSV has it */
 export function listed(text) {
@@ -8,17 +13,19 @@ export function listed(text) {
 }
 
 /**
- * @param {{x: import('./store.js').Axis, y: import('./store.js').Axis}} axes
+ * Cells in the order in which they are read: across, then down, then the next block.
+ * @param {import('./store.js').State['axes']} axes
  * @param {Record<string, import('./fields.js').Field>} fields
  * @param {Record<string, any>} request
- * @returns {{across: string[], down: string[], cells: {x: number, y: number, request: object}[], errors: Record<string, string>}}
+ * @returns {{sheet: import('./drawing.js').Sheet, cells: object[], errors: Record<string, string>}}
  */
 export function cellsOf(axes, fields, request) {
   const errors = {};
+  const used = Object.keys(SIDES).filter((side) => Object.hasOwn(fields, axes[side].field));
   const values = (side) => {
-    const {field, values: text} = axes[side];
-    if (!field || !Object.hasOwn(fields, field)) return [undefined];
-    const texts = listed(text);
+    const {field} = axes[side];
+    if (!used.includes(side)) return [undefined];
+    const texts = listed(axes[side].values);
     if (texts.length === 0) errors[side] = 'expected values with commas between, such as 1, 3, 6';
     return texts.map((one) => {
       try {
@@ -31,16 +38,16 @@ export function cellsOf(axes, fields, request) {
       }
     });
   };
-  if (axes.x.field && axes.x.field === axes.y.field) errors.y = 'this one is taken across already; choose another';
-  const [across, down] = [values('x'), values('y')];
+  const [across, down, blocks] = Object.keys(SIDES).map(values);
+  for (const [place, side] of used.entries()) {
+    const other = used.slice(0, place).find((one) => axes[one].field === axes[side].field);
+    if (other) errors[side] = `${SIDES[other]} has this one already; choose another`;
+  }
   const seeded = 'seed' in request && request.seed >= 0 ? request : {...request, seed: drawnSeed()};
-  const cells = down.flatMap((other, y) => across.map((one, x) => {
-    const cell = {...seeded};
-    if (axes.x.field) cell[axes.x.field] = one;
-    if (axes.y.field) cell[axes.y.field] = other;
-    return {x, y, request: cell};
-  }));
-  return {across: across.map(String), down: down.map(String), cells, errors};
+  const cell = (chosen) => ({...seeded, ...Object.fromEntries(used.map((side) => [axes[side].field, chosen[side]]))});
+  const cells = blocks.flatMap((z) => down.flatMap((y) => across.map((x) => cell({x, y, z}))));
+  const named = Object.fromEntries(Object.keys(SIDES).map((side) => [side, used.includes(side) ? axes[side].field : '']));
+  return {sheet: {across: across.map(String), down: down.map(String), blocks: blocks.map(String), ...named}, cells, errors};
 }
 
 /** @returns {number} one seed for all cells: what differs is then what the axes say */

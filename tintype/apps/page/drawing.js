@@ -1,17 +1,20 @@
 // From the form to jobs, and what becomes of them.
 import {now, say, set} from './store.js';
 import {fieldNamedIn, isBlank, requestOf} from './fields.js';
-import {cellsOf} from './axes.js';
+import {cellsOf, hasAxes} from './axes.js';
 import {ask, events, failure, pause, Refused, Unreachable} from './server.js';
 import {forget, refresh} from './gallery-index.js';
 import {isStarting, isUnsure} from './models.js';
 
 /**
+ * @typedef {{across: string[], down: string[], blocks: string[], x: string, y: string, z: string}} Sheet the values, and
+ * the fields they are of, '' where there is none
+ *
  * @typedef {object} Drawing
  * @property {number} key
  * @property {string} task
  * @property {(string|null)[]} jobs their ids, in the order of the cells; null before the server has taken it
- * @property {{across: string[], down: string[], x: string, y: string}|null} sheet
+ * @property {Sheet|null} sheet
  * @property {boolean} isSending
  * @property {boolean} isStopped
  * @property {string} error
@@ -61,8 +64,7 @@ export async function draw() {
   if (task === 'outpaint' && !['left', 'right', 'top', 'bottom'].some((side) => request[side] > 0 || errors[side])) {
     errors.right = 'add pixels on a side or more';
   }
-  const hasAxes = Boolean(axes.x.field || axes.y.field);
-  const made = hasAxes ? cellsOf(axes, fields, request) : null;
+  const made = hasAxes(axes) ? cellsOf(axes, fields, request) : null;
   if (made) Object.assign(errors, prefixed(made.errors));
   set({errors});
   if (Object.keys(errors).length > 0) {
@@ -70,11 +72,10 @@ export async function draw() {
     return;
   }
 
-  const cells = made ? made.cells.map((cell) => cell.request) : [request];
-  const sheet = made && {across: made.across, down: made.down, x: axes.x.field, y: axes.y.field};
+  const cells = made ? made.cells : [request];
   const isKept = !made && !request.hires_scale; // its steps can be looked at afterwards
   const also = {...(model ? {model} : {}), ...(isKept ? {keep_steps: true} : {})};
-  await sent(task, cells.map((cell) => ({task, ...cell, ...also})), sheet);
+  await sent(task, cells.map((cell) => ({task, ...cell, ...also})), made && made.sheet);
 }
 
 /**

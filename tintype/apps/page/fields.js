@@ -17,7 +17,7 @@ const WORDS = {
   cfg_scale: 'Guidance', batch_size: 'Pictures', negative_prompt: 'Keep away', label: 'Class', scale: 'Enlarge',
   image_cfg_scale: 'Guidance by the picture', cfg_start: 'Guidance from', cfg_end: 'Guidance until',
   cfg_rescale: 'Guidance rescaled', pag_scale: 'Perturbed attention', prompt_2: 'Second prompt',
-  negative_prompt_2: 'Second keep away', mask_invert: 'Paint where it is black', only_masked: 'Only the masked part', lora: 'LoRAs',
+  negative_prompt_2: 'Second keep away', mask_invert: 'Paint where it is black', only_masked: 'Only the masked part', 'sheet x': 'Across', 'sheet y': 'Down', 'sheet z': 'Blocks', lora: 'LoRAs',
 };
 export const TASKS = {
   txt2img: 'Text', img2img: 'Picture', inpaint: 'Inpaint', outpaint: 'Outpaint', layout2img: 'Boxes',

@@ -3,7 +3,7 @@ import {html} from './html.js';
 import {now, say, set, setValue, useStore} from './store.js';
 import {isBlank, placed, wordFor} from './fields.js';
 import {hasEnded, draw, cancelShown, isOver, shownDrawing} from './drawing.js';
-import {cellsOf} from './axes.js';
+import {cellsOf, hasAxes} from './axes.js';
 import {isPossible, labelsOf, modelsFor} from './models.js';
 import {Control, Problem} from './field.js';
 import {PictureField} from './picture-field.js';
@@ -96,7 +96,7 @@ function Actions() {
     return drawing !== null && !isOver(drawing, state.jobs);
   });
   const cells = useStore((state) => {
-    if (!state.axes.x.field && !state.axes.y.field) return 1;
+    if (!hasAxes(state.axes)) return 1;
     const made = cellsOf(state.axes, state.capabilities.tasks[state.task].fields, {});
     return Object.keys(made.errors).length > 0 ? 1 : made.cells.length;
   });

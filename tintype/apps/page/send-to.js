@@ -19,15 +19,19 @@ async function sendTo(task, path) {
   }
 }
 
+/** As a file of the person's. @param {Blob} blob @param {string} name */
+export function saved(blob, name) {
+  const link = document.createElement('a');
+  link.href = URL.createObjectURL(blob);
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+}
+
 /** Saves the file; with a token it has to be fetched first. */
 async function download(path) {
   try {
-    const blob = await (await fetched(path)).blob();
-    const link = document.createElement('a');
-    link.href = URL.createObjectURL(blob);
-    link.download = `${path.split('/').at(-3)}-${path.split('/').at(-1)}.png`;
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+    saved(await (await fetched(path)).blob(), `${path.split('/').at(-3)}-${path.split('/').at(-1)}.png`);
   } catch (error) {
     say(error.message);
   }

@@ -1,6 +1,7 @@
 // Settings in the address: what is after the # can be shared and restores the form. Pictures are too large for it.
 import {now, set, watch} from './store.js';
 import {isBlank, isList} from './fields.js';
+import {SIDES} from './axes.js';
 import {modelFor} from './models.js';
 
 /** @param {import('./store.js').State} state @returns {string} without the # */
@@ -13,7 +14,7 @@ export function fragmentOf(state) {
     if (field.kind === 'picture' || isBlank(value) || value === false) continue;
     for (const one of Array.isArray(value) ? value : [value]) told.append(name, one);
   }
-  for (const side of ['x', 'y']) {
+  for (const side of Object.keys(SIDES)) {
     if (state.axes[side].field) told.set(side, `${state.axes[side].field}=${state.axes[side].values}`);
   }
   return told.toString();
@@ -34,7 +35,7 @@ export function restored(fragment, capabilities) {
     const [, field = '', list = ''] = /^(\w+)=(.*)$/s.exec(told.get(side) ?? '') ?? [];
     return Object.hasOwn(capabilities.tasks[task].fields, field) ? {field, values: list} : {field: '', values: ''};
   };
-  return {task, values, model: told.get('model') ?? '', axes: {x: axis('x'), y: axis('y')}, errors: {}};
+  return {task, values, model: told.get('model') ?? '', axes: {x: axis('x'), y: axis('y'), z: axis('z')}, errors: {}};
 }
 
 /** Keep the address as the form is, and the form as an address that someone goes to is. */

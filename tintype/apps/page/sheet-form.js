@@ -1,7 +1,8 @@
-// Which one or two settings to vary, and through which values.
+// Which settings to vary, up to three, and through which values.
 import {html} from './html.js';
 import {now, set, useStore} from './store.js';
 import {wordFor} from './fields.js';
+import {hasAxes, SIDES} from './axes.js';
 import {Problem} from './field.js';
 
 const EXAMPLES = {cfg_scale: '1, 3, 6', steps: '5, 10, 25', seed: '1, 2, 3', strength: '0.4, 0.6, 0.8', sampler: 'ddim, euler'};
@@ -20,7 +21,7 @@ export function SheetForm({fields}) {
     const error = errors[`sheet ${side}`];
     const known = fields[field];
     const example = EXAMPLES[field] ?? (known?.options?.slice(0, 3) ?? (known?.kind === 'flag' ? ['true', 'false'] : ['one', 'another'])).join(', ');
-    return html`<div class=${`field wide axis ${error ? 'wrong' : ''}`}>
+    return html`<div key=${side} class=${`field wide axis ${error ? 'wrong' : ''}`}>
       <label for=${`axis-${side}`}>${word}</label>
       <div class="axis-row">
         <select id=${`axis-${side}`} value=${field} onChange=${(event) => change(side, {field: event.target.value})}>
@@ -34,10 +35,9 @@ export function SheetForm({fields}) {
       ${(error || field) && html`<${Problem} name=${`sheet-${side}`} error=${error} help="commas between; quotes around what has commas" />`}
     </div>`;
   };
-  const isUsed = Boolean(axes.x.field || axes.y.field);
-  return html`<details class="more sheet" open=${isUsed || undefined}>
+  return html`<details class="more sheet" open=${hasAxes(axes) || undefined}>
     <summary>Compare on a sheet</summary>
-    <p class="help">A picture for each value, side by side, all with one seed.</p>
-    ${row('x', 'Across')}${row('y', 'Down')}
+    <p class="help">A picture for each value, side by side, all with one seed. Blocks are sheets one below the other.</p>
+    ${Object.entries(SIDES).map(([side, word]) => row(side, word))}
   </details>`;
 }

@@ -11,7 +11,7 @@ import {useLayoutEffect, useRef, useState} from './html.js';
  * @property {string} task
  * @property {Record<string, any>} values as typed, by field; all tasks share them
  * @property {string} model '' for the task's own
- * @property {{x: Axis, y: Axis}} axes
+ * @property {{x: Axis, y: Axis, z: Axis}} axes
  * @property {Record<string, string>} errors by field; '' is for those of none
  * @property {Map<string, object>} jobs as the server told them last, by id
  * @property {Map<string, string>} previews data URLs, by job
@@ -26,7 +26,8 @@ import {useLayoutEffect, useRef, useState} from './html.js';
  * @typedef {{field: string, values: string}} Axis
  */
 
-const NOTHING = {x: {field: '', values: ''}, y: {field: '', values: ''}};
+const NONE = {field: '', values: ''};
+const NOTHING = {x: NONE, y: NONE, z: NONE};
 
 /** @type {State} */
 let state = {
