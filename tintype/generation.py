@@ -81,8 +81,9 @@ def steps(
     row, or one a picture. Without `uncond` the negative prompt is read, where the model reads prompts.
     """
     resolved = resolve(model, request) if cond is None else settled(model, _of_one_pass(request))
-    for sentence in warnings(model, resolved) if cond is None else ():
-        log.warning(sentence)
+    if cond is None and log.isEnabledFor(logging.WARNING):
+        for sentence in warnings(model, resolved):
+            log.warning(sentence)
     model = drawing(model, resolved)
     own, other = (None if one is None else _rows(one, resolved.batch_size) for one in (cond, uncond))
     if not resolved.exact or resolved.batch_size == 1:
