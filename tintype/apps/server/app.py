@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException as AnyHTTPException
 
 from tintype.apps.server.asked import field_of, problem
 from tintype.apps.server.capabilities import capability_routes
+from tintype.apps.server.docs import docs_routes
 from tintype.apps.server.guard import Guard
 from tintype.apps.server.health import gauges, health_routes
 from tintype.apps.server.jobs import job_routes
@@ -57,6 +58,8 @@ def make_app(settings: Settings, engine: Engine) -> FastAPI:
         description="Latent diffusion: pictures from text, pictures, masks, boxes and classes.",
         lifespan=life,
         openapi_url="/openapi.json",
+        docs_url=None,
+        redoc_url=None,
     )
     registry = CollectorRegistry()
     app.state.engine, app.state.settings, app.state.registry = engine, settings, registry
@@ -68,6 +71,7 @@ def make_app(settings: Settings, engine: Engine) -> FastAPI:
     app.include_router(reading_routes())
     app.include_router(openai_routes(settings))
     app.include_router(sdapi_routes(settings))
+    app.include_router(docs_routes())
     app.include_router(page_routes())
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(AnyHTTPException, _refused)
@@ -85,7 +89,8 @@ async def _invalid(call: Call, found: Exception) -> JSONResponse:
         about, sentence = problem(one)
         first, field = first or sentence, field or about
         where = ["body", about] if one["loc"] == ("body",) and about != "body" else list(one["loc"])
-        told.append({"loc": where, "msg": sentence.removeprefix(f"{about}: "), "type": one["type"]})
+        message = sentence if one["loc"] == ("body",) else sentence.partition(": ")[2]
+        told.append({"loc": where, "msg": message, "type": one["type"]})
     error = {"message": first, "type": "invalid_request_error", "param": field, "code": None}
     return JSONResponse({"detail": told, "error": error}, 422)
 
