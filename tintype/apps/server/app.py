@@ -10,10 +10,10 @@ from fastapi.responses import JSONResponse
 from prometheus_client import CollectorRegistry
 from starlette.exceptions import HTTPException as AnyHTTPException
 
-from tintype.apps.server.asked import field_of, problem
+from tintype.apps.server.asked import Refusal, field_of, problem
 from tintype.apps.server.capabilities import capability_routes
 from tintype.apps.server.docs import docs_routes
-from tintype.apps.server.guard import Guard
+from tintype.apps.server.guard import App, Guard, Message, Receive, Send
 from tintype.apps.server.health import gauges, health_routes
 from tintype.apps.server.jobs import job_routes
 from tintype.apps.server.openai_images import openai_routes
@@ -29,6 +29,8 @@ from tintype.serving.jobs import Store
 from tintype.serving.models import Models
 
 MOST_TOLD = 20  # of what is wrong with a body
+MOST_VALUES = 100_000  # in a body that is no form
+FORMS = (b"multipart/form-data", b"application/x-www-form-urlencoded")
 
 
 def make_engine(settings: Settings) -> Engine:
@@ -75,8 +77,35 @@ def make_app(settings: Settings, engine: Engine) -> FastAPI:
     app.include_router(page_routes())
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(AnyHTTPException, _refused)
+    app.add_middleware(Sparse)
     app.add_middleware(Guard, settings=settings, registry=registry, engine=engine)  # pyright: ignore
     return app
+
+
+class Sparse:
+    """Bodies of few values: nobody else is served while JSON is parsed, and 32 MiB of it may be millions of them. What
+    is too much is read to its end, since few clients listen before, and dropped."""
+
+    def __init__(self, app: App) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or dict(scope["headers"]).get(b"content-type", b"").startswith(FORMS):
+            await self.app(scope, receive, send)
+            return
+        values = 0
+
+        async def counted() -> Message:
+            nonlocal values
+            message = await receive()
+            values += message.get("body", b"").count(b",")
+            if values <= MOST_VALUES:
+                return message
+            if message["type"] == "http.request" and not message.get("more_body", False):
+                raise Refusal(413, f"body: it has more than {MOST_VALUES} values; send fewer", "body")
+            return {**message, "body": b""}
+
+        await self.app(scope, counted, send)
 
 
 async def _invalid(call: Call, found: Exception) -> JSONResponse:
