@@ -81,8 +81,9 @@ def test_texts_of_a_schedule_are_told_apart_and_are_not_without_end(server: Serv
 
 @pytest.mark.parametrize(
     "prompt",
-    ["[a|b]" * 3_900, "[a|b]" * 64 + "()" * 9_000, "[a|b]" + "(a" * 9_000, "[a:b:0.5]" * 2_000],
-    ids=["alternations", "brackets", "depth", "schedules"],
+    ["[a|b]" * 3_900, "[a|b]" * 64 + "()" * 9_000, "[a|b]" + "(a" * 9_000, "[a:b:0.5]" * 2_000,
+     "a" + " " * 19_000 + "b", "[a:b:" + "1" * 19_000 + "x]"],
+    ids=["alternations", "brackets", "depth", "schedules", "blanks", "digits"],
 )  # fmt: skip
 def test_what_would_take_long_to_read_is_refused(server: Server, prompt: str) -> None:
     with server.client() as client:

@@ -13,7 +13,7 @@ from PIL import Image
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model, model_validator
 
 from tintype.apps.server.settings import Settings
-from tintype.conditioning.language import AND
+from tintype.conditioning.language import parts, spans
 from tintype.tasks.request import BOUNDS, LAID_OUT, MASKED, NAMED, TASKS, WITH_PICTURE, Request, takes
 
 LONGEST_PROMPT = 20_000  # characters
@@ -21,6 +21,9 @@ MOST_FIELDS = 200  # in a body
 MOST_PARTS = 16  # that AND joins in a prompt: each is heard by itself at every step
 MOST_CHANGES = 64  # schedules and alternations in a prompt
 DEEPEST = 64  # brackets within brackets
+HEAVIEST = 100  # of words and parts
+LONGEST_RUN = 200  # blanks or digits: each is looked at once for each before it
+RUN = re.compile(rf"\s{{{LONGEST_RUN + 1}}}|\d{{{LONGEST_RUN + 1}}}")
 MARKS = re.compile(r"\\.|[\[\]():|]", re.DOTALL)  # of A1111's prompt language
 PROMPTS = ("prompt", "negative_prompt", "prompt_2", "negative_prompt_2")
 USUAL_SCALE = 4  # of upscalers
@@ -197,14 +200,24 @@ def final_sides(values: Mapping[str, Any]) -> dict[str, tuple[str, int | None]]:
 
 
 def check_prompt(name: str, text: str) -> None:
-    """Raises `ValueError` for a prompt in A1111's language that takes too long to be read and heard."""
-    if name == "prompt" and (parts := len(AND.findall(text)) + 1) > MOST_PARTS:
-        raise ValueError(f"{name}: got {parts} parts joined by AND; expected {MOST_PARTS} at most")
+    """Raises `ValueError` for a prompt in A1111's language that takes too long to be read and heard, or weighs more
+    than numbers bear."""
+    if RUN.search(text):
+        raise ValueError(f"{name}: got more than {LONGEST_RUN} blanks or digits in a row; expected fewer")
     changes, deepest = _counted(text)
     if changes > MOST_CHANGES:
         raise ValueError(f"{name}: got {changes} schedules and alternations; expected {MOST_CHANGES} at most")
     if deepest > DEEPEST:
         raise ValueError(f"{name}: got {deepest} brackets within one another; expected {DEEPEST} at most")
+    sides = parts(text) if name == "prompt" else ()
+    if len(sides) > MOST_PARTS:
+        raise ValueError(f"{name}: got {len(sides)} parts joined by AND; expected {MOST_PARTS} at most")
+    try:
+        weights = [*(side.weight for side in sides), *(span.weight for span in spans(text))]
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+    if (heaviest := max(map(abs, weights))) > HEAVIEST:
+        raise ValueError(f"{name}: got a weight of {heaviest:g}; expected {HEAVIEST} at most")
 
 
 def _counted(text: str) -> tuple[int, int]:
