@@ -516,6 +516,14 @@ def test_what_the_model_reads_is_told_while_typing(page: Page):
     until_true(lambda: asked[-1].get("prompt_style") == "plain", page)
 
 
+def test_what_the_model_left_out_is_told_with_the_picture(page: Page):
+    page.fill("#field-prompt", "a frog in a zeppelin")
+    page.fill("#field-steps", "2")
+    sent(page)
+    made(page)
+    expect(page.locator(".result")).to_contain_text("the model never saw 'zeppelin'; left out")
+
+
 def test_back_in_time_and_another_way_on(page: Page, server: Server):
     page.fill("#field-prompt", PROMPT)
     page.fill("#field-steps", "8")
@@ -1035,14 +1043,14 @@ def test_a_picture_is_sent_on_saved_and_deleted(page: Page, server: Server):
 
 
 def test_ten_thousand_pictures_scroll(visit: Visit, tmp_path: Path):
-    from tintype.serving.jobs import Store
+    from tintype.serving.jobs import Store, Terms
 
     data = tmp_path / "data"
     (data / "pictures").mkdir(parents=True)
     (data / "one.png").write_bytes(png("teal"))
     store = Store(data / "queue.sqlite")
     for hundred in range(20):
-        job, _ = store.add({"prompt": f"lot {hundred}"}, model="default", owner="127.0.0.1", limit=1000)
+        job, _ = store.add({"prompt": f"lot {hundred}"}, Terms(owner="127.0.0.1", model="default"), limit=1000)
         store.begin([job.id])
         store.end(job.id, "done", pictures=[(64, 64, seed) for seed in range(500)])
         for place in range(500):
@@ -1457,8 +1465,11 @@ def test_what_is_said_covers_no_picture_below(page: Page, server: Server):
     page.fill("#field-steps", "2")
     sent(page)
     made(page)
+    page.locator(".stage").evaluate("(one) => one.scrollTo(0, one.scrollHeight)")
     drop(page, "body", b"no picture", "words.txt", "text/plain")
-    said, latest = page.locator(".said.shown").bounding_box(), page.locator(".latest").bounding_box()
+    expect(page.locator(".said")).to_have_css("opacity", "1")
+    said, latest = page.locator(".said").bounding_box(), page.locator(".latest").bounding_box()
+    assert latest["y"] + latest["height"] <= 800
     assert said["y"] + said["height"] < latest["y"]
 
 

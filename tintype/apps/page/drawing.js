@@ -247,7 +247,7 @@ export async function follow() {
       silences += 1;
     }
     const goesOn = now().drawings.some((one) => !isOver(one, now().jobs)) || active(now()).length > 0;
-    const rest = silences > 0 ? Math.min(1000 * silences, 4000) : goesOn ? 700 : 10000;
+    const rest = silences > 0 ? Math.min(1000 * silences, 4000) : goesOn ? 700 : now().failure ? 3000 : 10000;
     await Promise.race([pause(rest), new Promise((resolve) => (wakeUp = resolve))]);
   }
 }

@@ -50,6 +50,7 @@ export function Result() {
     <${Progress} going=${going} sentence=${sentence} job=${told.find((job) => job && !hasEnded(job))} share=${drawing.sheet
       ? ended / told.length : null} />
     ${drawing.error && html`<p class="problem">${drawing.error}</p>`}
+    ${!drawing.sheet && told[0]?.warnings?.map((one) => html`<p key=${one} class="help">${one}</p>`)}
     ${!drawing.sheet && told[0]?.state === 'done' && html`<${PastOfOne} key=${told[0].id} job=${told[0]} />`}
   </section>`;
 }
