@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from proofs import Server, serving, wait_until
 
-from tintype.apps.server.capabilities import config_of, tasks_of
+from tintype.apps.server.capabilities import config_of, known, tasks_of
 from tintype.families import latent_diffusion, stable_diffusion
 from tintype.families.base import FamilyConfig, LatentDiffusion, assemble, make_conditioner
 from tintype.models.autoencoder import Autoencoder
@@ -21,6 +21,7 @@ from tintype.models.unet import UNet
 from tintype.serving.models import Models, Unknown
 from tintype.tasks.request import TASKS, Request, takes
 from tintype.tasks.task import task_of
+from tintype.weights import embedded
 
 FAMILIES = (*stable_diffusion.FAMILIES, *latent_diffusion.FAMILIES)
 
@@ -76,6 +77,16 @@ def test_models_tell_their_tasks_and_classes_where_they_are_known(server: Server
         assert told["mine"]["labels"] == told["default"]["labels"] != []
         assert told["upscaler"]["labels"] == []
         assert told["other.safetensors"]["tasks"] is told["other.safetensors"]["labels"] is None
+
+
+def test_a_folder_of_many_models_is_listed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(30):
+        (tmp_path / f"{number}.safetensors").write_bytes(bytes(8) + b"{")
+    models, looks = Models(tmp_path), list[int]()
+    listed = models.listed()
+    monkeypatch.setattr(Models, "listed", lambda self: looks.append(1) or listed)  # pyright: ignore
+    assert [known(models, one) is None for one in listed].count(False) == len(embedded())
+    assert not looks
 
 
 def test_a_folder_is_read_again_where_it_changed_and_a_damaged_one_is_not_known(tmp_path: Path) -> None:

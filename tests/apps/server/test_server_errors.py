@@ -10,7 +10,9 @@ from PIL import Image
 from proofs import SMALL, Server, serving
 
 from tintype.apps.server.asked import FIELDS, field_of
+from tintype.apps.server.openai_stream import fault_of
 from tintype.apps.server.schema import over_http
+from tintype.serving.jobs import Job
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +143,16 @@ def test_flags_of_the_command_line_are_fields(spoken: str, said: str, field: str
     assert "--" not in told
     assert "FILE" not in told
     assert field_of(told) == field
+
+
+def test_a_stream_tells_a_failed_job_in_the_same_words() -> None:
+    sentence = "mask: inpaint needs a mask; expected one: --mask FILE"
+    job = Job(
+        owner="", id="", number=1, state="failed", request={}, digest="", created=0.0, error=sentence, fault="invalid"
+    )
+    told = fault_of(job)
+    assert told["message"] == "mask: inpaint needs a mask; expected one: mask"
+    assert (told["param"], told["type"], told["code"]) == ("mask", "invalid_request_error", "invalid")
 
 
 def test_every_field_can_be_told(client: httpx.Client) -> None:

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Literal
 from fastapi import APIRouter
 from fastapi import Request as Call
 
-from tintype.apps.server.schema import bounds_of, over_http
+from tintype.apps.server.schema import bounds_of, most_pixels, over_http
 from tintype.apps.server.settings import Settings
 from tintype.apps.server.waiting import engine_of
 from tintype.common.version import VERSION
 from tintype.serving.engine import Engine
-from tintype.serving.models import Models, Unknown
+from tintype.serving.models import Listed, Models
 from tintype.tasks.request import BOUNDS, MODELS, NAMED, TASKS, Request, takes
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def models(engine: Engine) -> list[dict[str, object]]:
     for one in engine.models.listed():
         if one.pickled:
             continue
-        config = _known(engine, one.name)
+        config = known(engine.models, one) if engine.ready.is_set() else None  # nothing waits for torch
         told.append({
             "name": one.name,
             "open": current is not None and current[0] == one.name,
@@ -118,21 +118,16 @@ def models(engine: Engine) -> list[dict[str, object]]:
     return told
 
 
-def _known(engine: Engine, name: str) -> "FamilyConfig | None":
-    """Nothing where torch is still to be loaded for it."""
-    try:
-        return config_of(engine.models, name) if engine.ready.is_set() else None
-    except Unknown:  # it was there a moment ago
-        return None
-
-
 def config_of(models: Models, name: str) -> "FamilyConfig | None":
-    """What is known of a model without its weights: from when it was open, or told by a folder in our own layout.
-    Raises `Unknown` for a model that is not here."""
-    path = models.check(name).path
-    if name in models.configs:
-        return models.configs[name]
-    folder = Path(str(resources.files("tintype.weights"))) / name if path is None else path
+    """What is known of the model of that name. Raises `Unknown` for one that is not here."""
+    return known(models, models.check(name))
+
+
+def known(models: Models, one: Listed) -> "FamilyConfig | None":
+    """What is known of a model without its weights: from when it was open, or told by a folder in our own layout."""
+    if one.name in models.configs:
+        return models.configs[one.name]
+    folder = Path(str(resources.files("tintype.weights"))) / one.name if one.path is None else one.path
     try:
         file = folder / "model.json"
         return _told(file, file.stat().st_mtime_ns)
@@ -181,6 +176,7 @@ def limits(settings: Settings) -> dict[str, int]:
         "waiting": settings.queue,
         "largest_side": settings.largest,
         "pictures": settings.pictures,
+        "pixels": most_pixels(settings),
         "steps": settings.steps,
         "body_bytes": settings.body,
     }

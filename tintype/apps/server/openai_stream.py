@@ -9,8 +9,9 @@ from typing import Literal
 from fastapi import Request as Call
 from fastapi.concurrency import run_in_threadpool
 
-from tintype.apps.server.asked import JSON, contents
+from tintype.apps.server.asked import JSON, contents, field_of
 from tintype.apps.server.openai_fields import NONE_USED, Sent, now, size_of
+from tintype.apps.server.schema import over_http
 from tintype.apps.server.waiting import STATUS, changes, engine_of
 from tintype.serving.engine import Progress
 from tintype.serving.jobs import ENDED, Job
@@ -31,7 +32,7 @@ async def events(call: Call, job: Job, sent: Sent, kind: Kind, partial: int) -> 
             else:
                 yield ": still there\n\n"
         if last.state != "done":
-            yield _event("error", {"error": _fault(last)})
+            yield _event("error", {"error": fault_of(last)})
             return
         for content in await run_in_threadpool(pictures_of, call, last, sent):
             yield _event(f"{kind}.completed", _picture(content, sent) | {"usage": NONE_USED})
@@ -40,9 +41,10 @@ async def events(call: Call, job: Job, sent: Sent, kind: Kind, partial: int) -> 
             asyncio.get_running_loop().run_in_executor(None, engine.cancel, job.id)
 
 
-def _fault(job: Job) -> JSON:
+def fault_of(job: Job) -> JSON:
     kind = "invalid_request_error" if STATUS.get(job.fault or "", 500) < 500 else "server_error"
-    return {"message": job.error or "the server is stopping", "type": kind, "param": None, "code": job.fault}
+    sentence = over_http(job.error or "the server is stopping")
+    return {"message": sentence, "type": kind, "param": field_of(sentence), "code": job.fault}
 
 
 def _partial(progress: Progress, sent: Sent, kind: Kind, index: int) -> str:

@@ -172,9 +172,15 @@ def check_drawn(values: Mapping[str, Any], settings: Settings) -> None:
     (_, width), (_, height) = sides.values()
     if width is None or height is None:
         return
-    most = max(settings.pictures * settings.largest**2 // 4, settings.largest**2) // (width * height)
+    most = most_pixels(settings) // (width * height)
     if values["batch_size"] > most:
         raise ValueError(f"batch_size {values['batch_size']}: expected {most} pictures of {width} x {height} at most")
+
+
+def most_pixels(settings: Settings) -> int:
+    """Of all pictures of a request together: a quarter of what sides and number would allow, one of the largest at
+    least."""
+    return max(settings.pictures * settings.largest**2 // 4, settings.largest**2)
 
 
 def final_sides(values: Mapping[str, Any]) -> dict[str, tuple[str, int | None]]:
