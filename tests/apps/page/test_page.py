@@ -833,6 +833,7 @@ def test_img2img_begins_with_a_dropped_picture(page: Page, visit: Visit, server:
     page.fill("#field-strength", "0.5")
     drop(page, "[data-field=image] .drop", b"no picture", "words.txt", "text/plain")
     expect(page.locator("[data-field=image] img")).to_have_count(0)
+    expect(page.locator("#help-image")).to_contain_text("words.txt is no picture")
     drop(page, "[data-field=image] .drop", png("gold", parameters="a frog\nSteps: 3, Seed: 5, Size: 64x64"))
     expect(page.locator("[data-field=image] img")).to_be_visible()
     assert value(page, "prompt") == PROMPT  # the picture, not its settings
@@ -1174,6 +1175,7 @@ def test_a_dropped_picture_is_offered_to_begin_with(page: Page, visit: Visit, se
     expect(page.locator(".offer")).to_have_count(0)
     drop(page, "body", png("gold"), "photo.png")
     expect(page.locator(".offer")).to_contain_text("photo.png does not tell how it was made")
+    expect(page.locator(".offer button").first).to_be_focused()
     page.locator(".offer").get_by_role("button", name="Picture").click()
     expect(page.locator("[data-field=image] img")).to_be_visible()
     expect(page.locator("[data-task=img2img]")).to_have_attribute("aria-current", "true")

@@ -9,7 +9,7 @@ import {Viewer} from './viewer.js';
 import {TokenDialog} from './token-dialog.js';
 import {Offer} from './offer.js';
 import {TaskRail} from './task-rail.js';
-import {fileIn} from './pictures.js';
+import {fileIn, noPicture} from './pictures.js';
 import {give, pictureIn} from './given.js';
 import {textsOf} from './png.js';
 import {requestIn} from './infotext.js';
@@ -29,7 +29,7 @@ async function taken(file) {
   try {
     const url = await pictureIn(file);
     if ('image' in capabilities.tasks[task].fields) await give('image', url);
-    else set({offered: {name, url}});
+    else set({offered: {name, url}, opened: null});
   } catch (error) {
     say(`${name}: ${error.message}`);
   }
@@ -57,7 +57,7 @@ function useDrops() {
         event.preventDefault();
         const file = fileIn(event.dataTransfer);
         if (file) taken(file);
-        else if (event.dataTransfer?.files.length) say(`${event.dataTransfer.files[0].name} is no picture; expected a PNG, JPEG or WebP file`);
+        else if (event.dataTransfer?.files.length) say(noPicture(event.dataTransfer));
       },
       paste: (event) => {
         const file = fileIn(event.clipboardData);

@@ -23,7 +23,7 @@ export function LoraField({name}) {
   const keep = (next) => setValue(name, next.map((one) => `${one.name}:${one.strength}`));
   const left = there.filter((one) => !chosen.some((other) => plainOf(other.name) === one));
   return html`<fieldset class=${`field wide loras ${error ? 'wrong' : ''}`} aria-describedby=${`help-${name}`}><legend>LoRAs</legend>
-    <ul>${chosen.map((one, place) => html`<li key=${one.name}>
+    <ul>${chosen.map((one, place) => html`<li key=${`${place} ${one.name}`}>
       <span class="lora-name" title=${one.name}>${plainOf(one.name)}</span>
       <${Strength} of=${plainOf(one.name)} value=${one.strength}
         onChange=${(strength) => keep(chosen.with(place, {...one, strength}))} />

@@ -2,7 +2,7 @@
 import {html, useEffect, useId, useRef, useState} from './html.js';
 import {now, set, setValue, useStore} from './store.js';
 import {wordFor} from './fields.js';
-import {fileIn, KINDS, opened} from './pictures.js';
+import {fileIn, KINDS, noPicture, opened} from './pictures.js';
 import {give, pictureIn} from './given.js';
 import {Problem} from './field.js';
 import {Icon} from './icons.js';
@@ -52,7 +52,9 @@ export function PictureField({name, isLarge = false}) {
   const drop = (event) => {
     event.preventDefault();
     setOver(false);
-    take(fileIn(event.dataTransfer));
+    const file = fileIn(event.dataTransfer);
+    if (file) take(file);
+    else set({errors: {...now().errors, [name]: noPicture(event.dataTransfer)}});
   };
   return html`<div class=${`field wide picture ${isLarge ? 'large' : ''} ${error ? 'wrong' : ''}`} data-field=${name}>
     <span class="label" id=${id}>${wordFor(name)}</span>

@@ -24,5 +24,8 @@ export async function opened(url) {
   return picture;
 }
 
+/** @param {DataTransfer|null} transfer @returns {string} what is wrong with what is dropped, which has no picture */
+export const noPicture = (transfer) => `${transfer?.files[0]?.name || 'that'} is no picture; expected a PNG, JPEG or WebP file`;
+
 /** @param {DataTransfer|null} transfer @returns {File|null} the first picture in what is dropped or pasted */
 export const fileIn = (transfer) => [...(transfer?.files ?? [])].find((file) => KINDS.includes(file.type)) ?? null;
