@@ -27,6 +27,8 @@ class Server:
     url: str
     data: Path
     usable: float  # seconds from the start to the first answer
+    said: list[str]  # lines of its log, as they come
+    reader: threading.Thread
 
     def client(self, **headers: str) -> httpx.Client:
         return httpx.Client(base_url=self.url, headers=headers, timeout=PATIENCE, trust_env=False)
@@ -39,6 +41,11 @@ class Server:
         with self.client() as client:
             wait_until(lambda: client.get("/readyz").status_code == 200)
         return self
+
+    def log(self) -> str:
+        """All that it said, once it has ended."""
+        self.reader.join(PATIENCE)
+        return "".join(self.said)
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
         if self.process.poll() is None:
@@ -65,7 +72,9 @@ def begin(data: Path, *flags: str, environment: dict[str, str] | None = None) ->
         line = process.stderr.readline()
         assert line, f"it ended with {process.wait()}: {said}"
         said += line
-    _drop(process)
+    lines: list[str] = []
+    reader = threading.Thread(target=lambda: lines.extend(process.stderr or ()), daemon=True)
+    reader.start()  # whether anyone wants to know or not: the pipe would fill in the end
     url = found[1]
     while True:
         try:
@@ -73,13 +82,7 @@ def begin(data: Path, *flags: str, environment: dict[str, str] | None = None) ->
             break
         except httpx.TransportError:
             time.sleep(0.01)
-    return Server(process, url, data, time.monotonic() - began)
-
-
-def _drop(process: subprocess.Popen[str]) -> None:
-    """Read what it says further, which would fill the pipe in the end."""
-    assert process.stderr is not None
-    threading.Thread(target=process.stderr.read, daemon=True).start()
+    return Server(process, url, data, time.monotonic() - began, lines, reader)
 
 
 @contextmanager

@@ -174,6 +174,8 @@ def test_users_do_not_see_each_others_jobs_pictures_and_events(guarded: Server) 
             hers, none = (bob.request(method, f"/v1/jobs/{one}{path}") for one in (id, nobody))
             assert hers.status_code == none.status_code == 404
             assert hers.text.replace(id, nobody) == none.text  # nor that there is such a job
+        assert ada.get(f"/v1/images/{id}/0?format=webp").status_code == 200
+        assert bob.get(f"/v1/images/{id}/0?format=webp").status_code == 404
         assert "secret" not in bob.get("/v1/jobs").text + bob.get("/v1/pictures").text
         assert bob.get("/v1/pictures").json() == []
         key = {"Idempotency-Key": "k"}

@@ -151,9 +151,10 @@ def test_nor_one_who_sends_a_little_now_and_then(monkeypatch: pytest.MonkeyPatch
         client = Client(guarding())
 
         async def drop_by_drop() -> None:
-            while True:
+            for _ in range(1000):
                 client.send(0)
                 await asyncio.sleep(0.01)
+            client.send(0, more=False)
 
         dropping = asyncio.create_task(drop_by_drop())
         assert await client.status() == 408

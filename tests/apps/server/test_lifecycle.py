@@ -14,13 +14,12 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
-import uvicorn
+from fastapi import FastAPI
 from fastapi import Request as Call
+from inside import Inside
 from PIL import Image
 from proofs import LONG, PATIENCE, SMALL, Server, begin, ended, percentile, running, serving, state, submit, wait_until
 
-from tintype.apps.server.app import make_app, make_engine
-from tintype.apps.server.settings import Settings
 from tintype.apps.server.waiting import finished, owner_of, submitted
 from tintype.serving.jobs import Store, Terms
 from tintype.tasks.request import Request
@@ -213,45 +212,68 @@ def test_a_grace_that_is_too_short_interrupts_and_still_ends_well(tmp_path: Path
     store.close()
 
 
+def test_a_signal_in_the_middle_of_a_long_step_is_heard(tmp_path: Path) -> None:
+    server = begin(tmp_path, "--grace", "1").ready()
+    with server.client() as client:
+        drawn = submit(client, width=2048, height=2048)  # a step takes longer than the end may
+        wait_until(lambda: state(client, drawn) == "running")
+    began = time.monotonic()
+    assert server.stop() == 0
+    assert time.monotonic() - began < STOPPED
+    store = Store(tmp_path / "queue.sqlite")
+    job = store.get(drawn)
+    store.close()
+    assert job is not None
+    assert (job.state, job.fault) == ("interrupted", "interrupted")
+    assert [path.name for path in (tmp_path / "pictures").iterdir()] == []
+
+
+@pytest.mark.parametrize("flags", [(), ("--log-prompts",)], ids=["without", "with --log-prompts"])
+def test_no_word_of_a_prompt_is_in_the_log_unless_it_is_wanted(tmp_path: Path, flags: tuple[str, ...]) -> None:
+    with serving(tmp_path, *flags) as server, server.ready().client() as client:
+        id = submit(client, prompt="an apple zeppelin", negative_prompt="xylophones", seed=4)
+        assert ended(client, id)["state"] == "done"
+        for path, more in (
+            ("/v1/tokens", {}), ("/v1/jobs", {"width": 36}), ("/v1/jobs", {"task": "edit"}),
+            ("/v1/images/generations", {}), ("/sdapi/v1/txt2img", {}),
+        ):  # fmt: skip
+            client.post(path, json={"prompt": "an apple zeppelin", "steps": 1} | more)
+        assert server.stop() == 0
+        log = server.log()
+    lines = [json.loads(line.partition(": ")[2]) for line in log.splitlines() if '"route"' in line]
+    assert [one["route"] for one in lines if one["status"] == 202] == ["/v1/jobs"]
+    prompts = [one["prompt"] for one in lines if "prompt" in one]
+    if flags:
+        assert set(prompts) == {"an apple zeppelin"}
+        assert len(prompts) >= 3
+    else:
+        assert prompts == []
+        assert not [word for word in ("apple", "zeppelin", "xylophones") if word in log]
+
+
 # Callers who wait for their picture, as those of other programs' interfaces do
 
 
-class Waited:
-    """The application with a route that answers when the picture is done, on a port of its own."""
+class Waited(Inside):
+    """The application with a route that answers when the picture is done."""
 
     def __init__(self, data: Path) -> None:
-        settings = Settings(data=data, device="cpu", port=0, grace=5)
-        self.engine = make_engine(settings)
-        app = make_app(settings, self.engine)
+        super().__init__(data, change=_wait)
 
-        @app.post("/waited")
-        async def waited(call: Call, steps: int, size: int = 32, timeout: float | None = None) -> dict[str, str]:
-            request = Request(prompt="a red apple", seed=1, steps=steps, width=size, height=size)
-            deadline = None if timeout is None else time.time() + timeout
-            return {
-                "id": (
-                    await finished(call, submitted(call, request, Terms(owner=owner_of(call), deadline=deadline)))
-                ).id
-            }
 
-        self.server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
-        self.thread = threading.Thread(target=self.server.run)
-
-    def __enter__(self) -> "Waited":
-        self.thread.start()
-        wait_until(lambda: self.server.started and self.engine.ready.is_set())
-        self.port: int = self.server.servers[0].sockets[0].getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.server.should_exit = True
-        self.thread.join(PATIENCE)
+def _wait(app: FastAPI) -> None:
+    @app.post("/waited")
+    async def waited(call: Call, steps: int, size: int = 32, timeout: float | None = None) -> dict[str, str]:
+        request = Request(prompt="a red apple", seed=1, steps=steps, width=size, height=size)
+        deadline = None if timeout is None else time.time() + timeout
+        job = submitted(call, request, Terms(owner=owner_of(call), deadline=deadline))
+        return {"id": (await finished(call, job)).id}
 
 
 @pytest.fixture(scope="module")
 def waited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Waited]:
     with Waited(tmp_path_factory.mktemp("waited")) as made:
+        made.ready()
         yield made
 
 
@@ -330,6 +352,7 @@ def test_nobody_who_waits_is_left_when_it_stops(tmp_path: Path) -> None:
         )
 
     with Waited(tmp_path) as made:
+        made.ready()
         threads = [threading.Thread(target=ask, args=(made, 100 + number)) for number in range(3)]
         for thread in threads:
             thread.start()
@@ -339,3 +362,52 @@ def test_nobody_who_waits_is_left_when_it_stops(tmp_path: Path) -> None:
         for thread in threads:
             thread.join(PATIENCE)
     assert sorted(answers) == [200, 503, 503]
+
+
+def test_one_that_stops_is_not_ready_though_it_draws(tmp_path: Path) -> None:
+    with Inside(tmp_path) as made, made.ready().client() as client:
+        assert client.get("/readyz").status_code == 200
+        drawn = submit(client, **LONG)
+        running(client, drawn)
+        made.engine.drain()
+        answer = client.get("/readyz")
+        assert state(client, drawn) == "running"
+        assert answer.status_code == 503
+        assert answer.json() == {"ready": False, "stopping": True, "failure": None}
+        assert client.get("/healthz").status_code == 200
+        refused = client.post("/v1/jobs", json=SMALL)
+        assert refused.status_code == 503
+        assert "stopping" in refused.json()["detail"]
+        assert made.engine.cancel(drawn)
+
+
+def test_a_model_that_cannot_be_opened_is_told_to_who_waits_and_who_asks(tmp_path: Path) -> None:
+    sentence = "the embedded model cannot be opened: the weights are gone"
+    broken, answers = threading.Event(), list[httpx.Response]()
+
+    def gone(name: str) -> None:
+        assert broken.wait(PATIENCE)
+        raise RuntimeError("the weights are gone")
+
+    made = Waited(tmp_path)
+    made.engine.models.open = gone  # pyright: ignore
+    with made, made.client() as client:
+        paths = ("/waited?steps=2", "/v1/images/generations")
+
+        def ask(path: str) -> None:
+            answers.append(httpx.post(made.url + path, json={"prompt": "a"}, timeout=PATIENCE, trust_env=False))
+
+        threads = [threading.Thread(target=ask, args=(path,)) for path in paths]
+        for thread in threads:
+            thread.start()
+        wait_until(lambda: len(made.engine.store.line()) == 1)
+        assert client.get("/readyz").json()["failure"] is None
+        broken.set()
+        for thread in threads:
+            thread.join(PATIENCE)
+        answers += [client.post(path, json={"prompt": "a"}) for path in (*paths, "/v1/jobs")]
+        assert [(one.status_code, sentence in one.text) for one in answers] == [(503, True)] * 5
+        ready = client.get("/readyz")
+        assert ready.status_code == 503
+        assert ready.json() == {"ready": False, "stopping": False, "failure": sentence}
+        assert client.get("/healthz").status_code == 200
