@@ -4,6 +4,7 @@ import dataclasses
 import errno
 import gc
 import io
+import itertools
 import os
 import shutil
 import threading
@@ -11,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from importlib import resources
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import psutil
@@ -20,6 +22,7 @@ from PIL import Image
 
 import tintype
 from tintype import generation
+from tintype.common.files import load_tensors
 from tintype.families.base import LatentDiffusion
 from tintype.serving import engine as engines
 from tintype.serving.engine import Draining, Engine, Progress
@@ -28,6 +31,7 @@ from tintype.serving.models import Models, Unknown
 from tintype.tasks.infotext import save
 from tintype.tasks.pictures import data_url
 from tintype.tasks.request import Request
+from tintype.tasks.task import resolve
 from tintype.weights import embedded
 
 SIZE = 32
@@ -69,15 +73,18 @@ def seeded(seed: int, **change: object) -> Request:
     return dataclasses.replace(USUAL, seed=seed, **change)  # pyright: ignore
 
 
-def ended(engine: Engine, job: Job) -> Job:
+def wait_until(what: Callable[[], bool]) -> None:
     until = time.monotonic() + PATIENCE
-    while time.monotonic() < until:
-        now = engine.store.get(job.id)
-        assert now is not None
-        if now.state in ENDED:
-            return now
+    while not what():
+        assert time.monotonic() < until, "it does not come"
         time.sleep(0.005)
-    raise AssertionError(f"job {job.id} goes on and on")
+
+
+def ended(engine: Engine, job: Job) -> Job:
+    wait_until(lambda: engine.store.get(job.id).state in ENDED)  # pyright: ignore
+    now = engine.store.get(job.id)
+    assert now is not None
+    return now
 
 
 def submit(engine: Engine, request: Request = USUAL, **terms: object) -> Job:
@@ -91,12 +98,12 @@ class Held:
         self.reached, self.go = threading.Event(), threading.Event()
         self.walks: list[int] = []
         self.steps = 0
-        for name in ("steps", "steps_together"):
+        for name in ("steps", "steps_together", "steps_from"):
             monkeypatch.setattr(generation, name, self._counted(getattr(generation, name)))
 
     def _counted(self, real: Callable[..., Iterator[object] | None]) -> Callable[..., Iterator[object] | None]:
-        def counted(model: object, asked: object, **given: object) -> Iterator[object] | None:
-            walk = real(model, asked, **given)
+        def counted(model: object, asked: object, *given: object, **named: object) -> Iterator[object] | None:
+            walk = real(model, asked, *given, **named)
             return None if walk is None else self._through(walk, len(asked) if isinstance(asked, list) else 1)
 
         return counted
@@ -179,6 +186,34 @@ def test_pictures_that_take_no_step_go_together_too(make: Made, held: Held) -> N
     assert held.walks == [1, 2]
 
 
+@pytest.mark.parametrize("first", ["branch", "whole"])
+def test_a_branch_is_drawn_alone_whatever_waits_beside_it(
+    make: Made, model: LatentDiffusion, held: Held, first: str
+) -> None:
+    held.go.set()
+    engine = make()
+    kept = ended(engine, submit(engine, seeded(1, steps=4), keep=True))
+    held.go.clear()
+    held.reached.clear()
+    submit(engine)
+    assert held.reached.wait(PATIENCE)
+    held.walks.clear()
+    asked = seeded(2, steps=4, prompt="two dogs")
+    branch = f"{kept.id}:1"
+    jobs = [submit(engine, asked, branch=branch if is_branch else None) for is_branch in (first == "branch", False)]
+    jobs += [submit(engine, asked, branch=branch if first == "whole" else None), submit(engine, asked)]
+    held.go.set()
+    assert [ended(engine, job).state for job in jobs] == ["done"] * 4
+    assert held.walks == ([1, 3] if first == "branch" else [3, 1])
+    resolved, step = resolve(model, asked), engine.past.step(branch)
+    branched = generation.last(generation.steps_from(model, resolved, step))
+    for job in jobs:
+        expected = branched if job.branch else generation.last(generation.steps(model, resolved))
+        [picture] = generation.finish(model, resolved, expected)
+        with Image.open(engine.path(job.id, 0)) as found:
+            assert np.abs(np.asarray(found).astype(int) - np.asarray(picture).astype(int)).max() <= 1
+
+
 # What ends early
 
 
@@ -217,8 +252,7 @@ def test_of_those_drawn_together_one_is_cancelled_at_once_and_the_others_go_on(m
     kept, left = submit(engine, seeded(1, steps=20)), submit(engine, seeded(2, steps=20))
     held.reached.clear()
     held.go.set()
-    while 2 not in held.walks:
-        time.sleep(0.001)
+    wait_until(lambda: 2 in held.walks)
     held.go.clear()
     assert engine.cancel(left.id)
     steps = held.steps
@@ -281,6 +315,90 @@ def test_time_runs_out_for_those_that_wait_and_for_those_that_are_drawn(
         assert (now.state, now.fault) == ("expired", "expired")
         assert words in (now.error or "")
     assert held.steps <= 2
+
+
+def test_time_runs_out_for_those_that_wait_while_another_is_drawn(
+    make: Made, held: Held, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engines, "PATIENCE", 0.0)
+    engine = make()
+    drawn = submit(engine, seeded(1, steps=5))
+    assert held.reached.wait(PATIENCE)
+    waiting = submit(engine, deadline=time.time() - 1)
+    held.go.set()
+    late, done = ended(engine, waiting), ended(engine, drawn)
+    assert (late.state, done.state) == ("expired", "done")
+    assert (late.ended or 0) < (done.ended or 0)
+
+
+class Deep:
+    """Holds the network's first layer until it is let go, and counts how often its last one is asked."""
+
+    def __init__(self, model: LatentDiffusion) -> None:
+        self.reached, self.go = threading.Event(), threading.Event()
+        self.ends = 0
+        layers = [one for one in model.denoiser.network.modules() if not list(one.children())]
+        self.handles = [layers[0].register_forward_hook(self._hold), layers[-1].register_forward_hook(self._count)]
+
+    def _hold(self, *given: object) -> None:
+        self.reached.set()
+        assert self.go.wait(PATIENCE)
+
+    def _count(self, *given: object) -> None:
+        self.ends += 1
+
+
+@pytest.fixture
+def deep(model: LatentDiffusion) -> Iterator[Deep]:
+    made = Deep(model)
+    yield made
+    made.go.set()
+    for handle in made.handles:
+        handle.remove()
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_cancellation_in_the_middle_of_a_step_is_heard_before_the_next_layer(
+    make: Made, deep: Deep, count: int
+) -> None:
+    engine = make(start=False)
+    jobs = [submit(engine, seeded(seed)) for seed in range(count)]
+    engine.start()
+    assert deep.reached.wait(PATIENCE)
+    assert all(engine.cancel(job.id) for job in jobs)
+    deep.go.set()
+    assert [ended(engine, job).fault for job in jobs] == ["cancelled"] * count
+    assert deep.ends == 0
+    assert list(engine.pictures.iterdir()) == []
+    assert ended(engine, submit(engine)).state == "done"
+    assert deep.ends == USUAL.steps
+    assert not torch.nn.modules.module._global_forward_pre_hooks  # it looks up no more
+
+
+def test_of_two_in_a_step_one_is_cancelled_and_the_other_goes_on(make: Made, deep: Deep) -> None:
+    engine = make(start=False)
+    left, kept = submit(engine, seeded(1)), submit(engine, seeded(2))
+    engine.start()
+    assert deep.reached.wait(PATIENCE)
+    assert engine.cancel(left.id)
+    deep.go.set()
+    assert (ended(engine, left).state, ended(engine, kept).state) == ("cancelled", "done")
+    assert deep.ends == USUAL.steps
+
+
+def test_a_stop_in_the_middle_of_a_step_ends_it_before_the_next_layer(make: Made, deep: Deep) -> None:
+    engine = make()
+    drawn, waiting = submit(engine), submit(engine, seeded(2, steps=4))
+    assert deep.reached.wait(PATIENCE)
+    stopping = threading.Thread(target=engine.stop, kwargs={"grace": 0})
+    stopping.start()
+    wait_until(lambda: engine._abandoned)
+    deep.go.set()
+    stopping.join(PATIENCE)
+    assert not engine._thread.is_alive()
+    assert deep.ends == 0
+    again = make(start=False)
+    assert [again.store.get(job.id).state for job in (drawn, waiting)] == ["interrupted", "queued"]  # pyright: ignore
 
 
 # What goes wrong
@@ -374,6 +492,58 @@ def test_what_cannot_be_drawn_together_is_drawn_alone(
     assert [ended(engine, job).state for job in jobs] == ["done", "done"]
 
 
+def test_a_batch_that_breaks_off_and_is_drawn_alone_keeps_each_step_once(
+    make: Made, held: Held, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = make()
+    submit(engine)
+    assert held.reached.wait(PATIENCE)
+    together = generation.steps_together
+
+    def breaking_off(model: LatentDiffusion, requests: list[Request]) -> Iterator[object]:
+        walk = together(model, requests)
+        assert walk is not None
+        yield from itertools.islice(walk, 2)
+        raise RuntimeError("can't allocate memory")
+
+    monkeypatch.setattr(generation, "steps_together", breaking_off)
+    jobs = [submit(engine, seeded(seed, steps=4), keep=True) for seed in (1, 2)]
+    held.go.set()
+    for job in jobs:
+        assert ended(engine, job).state == "done"
+        kept = load_tensors(engine.past.trace(job.id).path)
+        assert kept["place"].tolist() == [[step, 4] for step in range(4)]
+        assert len(kept["sigma"]) == 4
+    assert held.walks == [1, 2, 1, 1]
+
+
+def test_steps_that_are_too_many_to_be_kept_are_told_at_once_or_when_the_model_is_open(make: Made) -> None:
+    many = Request(prompt="a", steps=150, width=512, height=512, batch_size=4)
+    sentence = "keep_steps: they take 300 MiB, of which 256 are kept; ask for fewer steps"
+    engine = make(start=False)
+    opened, engine.models._open = engine.models._open, None
+    early = submit(engine, many, keep=True)
+    engine.models._open = opened
+    with pytest.raises(ValueError, match=sentence):
+        submit(engine, many, keep=True)
+    engine.start()
+    now = ended(engine, early)
+    assert (now.state, now.fault, now.error) == ("failed", "invalid", sentence)
+    assert ended(engine, submit(engine)).state == "done"
+
+
+def test_pictures_that_cannot_be_removed_stop_nobody(make: Made, held: Held) -> None:
+    engine = make()
+    job = submit(engine)
+    assert held.reached.wait(PATIENCE)
+    for path in (engine.path(job.id, 0), engine.past.trace(job.id).path):
+        path.mkdir()  # nor can it be written there
+    held.go.set()
+    assert ended(engine, job).state == "failed"
+    assert ended(engine, submit(engine)).state == "done"
+    assert engine.remove(job.id)
+
+
 def test_a_full_disk_leaves_no_part_of_a_picture(make: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = make()
     real, calls = Image.Image.save, 0
@@ -403,7 +573,7 @@ def test_a_queue_that_cannot_be_written_is_mended_when_there_is_room(
     assert held.reached.wait(PATIENCE)
     engine.store._file.execute("CREATE TRIGGER full BEFORE UPDATE ON jobs BEGIN SELECT RAISE(ABORT, 'full'); END")
     held.go.set()
-    time.sleep(0.3)
+    wait_until(lambda: engine._unwritten)
     now = engine.store.get(job.id)
     assert now is not None
     assert now.state == "running"
@@ -522,6 +692,31 @@ def test_a_watcher_is_poked_at_each_step_and_previews_are_drawn_for_those_who_lo
     quiet()
     assert decoded == [1]  # the picture itself
     assert seen == []
+
+
+def test_previews_take_a_twentieth_of_the_time_at_most(make: Made, held: Held, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock on which a step and a preview take a second each."""
+    shown: list[int] = []
+    real = generation.decode
+
+    def counted(*given: object, **named: object) -> list[Image.Image]:
+        shown.append(held.steps)
+        return real(*given, **named)  # pyright: ignore
+
+    clock = SimpleNamespace(
+        time=time.time, monotonic=time.monotonic, sleep=time.sleep, perf_counter=lambda: held.steps + len(shown)
+    )
+    monkeypatch.setattr(generation, "decode", counted)
+    monkeypatch.setattr(engines, "time", clock)
+    engine = make()
+    job = submit(engine, seeded(1, steps=50))
+    unwatch = engine.watchers.add(job.id, lambda: None, previews=True)
+    held.go.set()
+    assert ended(engine, job).state == "done"
+    unwatch()
+    previews, picture = shown[:-1], shown[-1]
+    assert picture == 50
+    assert previews == [1, 20, 39]  # 19 steps and a preview
 
 
 # Models

@@ -1,5 +1,6 @@
 """The store: what was acknowledged is there, in its order, once, whoever asks at once and however the process dies."""
 
+import dataclasses
 import os
 import random
 import signal
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tintype.serving.jobs import ENDED, FORMAT, Full, Job, Store, Terms
+from tintype.serving.jobs import ENDED, FORMAT, SHOWN, Full, Job, Store, Taken, Terms
 
 MANY = 10_000
 ADA = Terms(model="default", owner="ada")
@@ -134,6 +135,48 @@ def test_an_ended_job_keeps_no_pictures_that_it_was_given(store: Store) -> None:
         assert kept is not None
         assert len(str(kept.request)) < 200
         assert kept.request["prompt"] == "data: a word"
+
+
+@pytest.mark.parametrize("how", ["done", "recovered", "forgotten"])
+def test_pictures_that_a_job_begins_with_lie_apart_until_it_ends(store: Store, how: str) -> None:
+    image, mask = (f"data:image/png;base64,{letter * 100_000}" for letter in "AB")
+    asked = {"image": image, "mask": mask, "prompt": image}
+    job, other = (store.add(asked, ADA, limit=9)[0] for _ in range(2))
+    (row,) = store._file.execute("SELECT request FROM jobs WHERE id = ?", (job.id,)).fetchone()
+    assert len(row) < len(image) + 500  # the prompt is a prompt
+    for told in (job, store.get(job.id), *store.recent("ada", 9), *store.begin([job.id])):
+        assert told is not None
+        assert told.request == {"image": f"{image[:SHOWN]}…", "mask": f"{mask[:SHOWN]}…", "prompt": image}
+    assert store.inputs(job.id) == {"image": image, "mask": mask}
+    if how == "recovered":
+        store.recover()
+    else:
+        store.end(job.id, "done")
+    if how == "forgotten":
+        store.remove(job.id)
+    assert store.inputs(job.id) == {}
+    assert store.inputs(other.id) == {"image": image, "mask": mask}
+    assert store.inputs("nobody") == {}
+
+
+def test_the_key_of_another_request_is_refused(store: Store) -> None:
+    keyed = dataclasses.replace(ADA, key="k")
+    long = "data:image/png;base64," + "A" * 1000
+    first = store.add({"prompt": "a", "image": long}, keyed, limit=9)[0]
+    assert store.add({"image": long, "prompt": "a"}, keyed, limit=9) == (first, False)
+    store.end(first.id, "done", request={"prompt": "a", "seed": 7})  # whatever is kept of it
+    again, is_new = store.add({"prompt": "a", "image": long}, keyed, limit=9)
+    assert (again.id, is_new) == (first.id, False)
+    for request, terms in (
+        ({"prompt": "b", "image": long}, keyed),
+        ({"prompt": "a", "image": long[:-1] + "B"}, keyed),
+        ({"prompt": "a", "image": long}, dataclasses.replace(keyed, model="other")),
+        ({"prompt": "a", "image": long}, dataclasses.replace(keyed, keep=True)),
+        ({"prompt": "a", "image": long}, dataclasses.replace(keyed, branch=f"{first.id}:1")),
+    ):
+        with pytest.raises(Taken, match="another request was asked for with it"):
+            store.add(request, terms, limit=9)
+    assert store.add({"prompt": "b"}, dataclasses.replace(keyed, owner="bob"), limit=9)[1]
 
 
 def test_late_ones_are_those_whose_time_ran_out_while_they_waited(store: Store) -> None:
