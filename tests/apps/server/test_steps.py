@@ -2,13 +2,14 @@
 
 import io
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
 from PIL import Image
-from proofs import Server, ended, serving, submit
+from proofs import Server, ended, running, serving, submit
 
 import tintype
 from tintype.attribution import heat
@@ -64,9 +65,55 @@ def test_words_are_told_where_they_were_heard(client: httpx.Client, kept: str) -
     assert np.allclose(found["maps"], expected.maps, atol=1e-3)
 
 
+def test_of_a_prompt_that_changes_those_words_are_told_that_were_heard(client: httpx.Client) -> None:
+    id = submit(client, **ASKED | {"prompt": "a [red apple:blue frog:0.5]"}, keep_steps=True)
+    assert ended(client, id)["state"] == "done"
+    heard = [client.get(f"/v1/jobs/{id}/steps/{step}/words").json()["words"] for step in range(6)]
+    assert heard == [["a", "red", "apple"]] * 3 + [["a", "blue", "frog"]] * 3
+
+
+def test_each_picture_of_a_job_is_told_apart(client: httpx.Client) -> None:
+    model = tintype.load("default", device="cpu")
+    request = resolve(model, Request(**ASKED | {"batch_size": 2}))  # pyright: ignore
+    step = list(steps(model, request))[4]
+    id = submit(client, **ASKED, batch_size=2, keep_steps=True)
+    assert ended(client, id)["state"] == "done"
+    for place in range(2):
+        where = f"/v1/jobs/{id}/steps/4"
+        row = slice(place, place + 1)
+        expected = heat(model, request, step.x[row], step.sigma)
+        found = client.get(f"{where}/words", params={"place": place}).json()
+        assert np.allclose(found["maps"], expected.maps, atol=1e-3)
+        picture = pixels(client.get(where, params={"place": place}).content)
+        assert np.abs(picture - np.asarray(decode(model, step.denoised[row])[0])).max() <= 1
+    other = heat(model, request, step.x[:1], step.sigma)
+    assert not np.allclose(other.maps, expected.maps, atol=1e-2)  # the bound means something
+
+
+def test_many_may_look_at_once_while_another_picture_is_drawn(server: Server, client: httpx.Client, kept: str) -> None:
+    paths = [f"/v1/jobs/{kept}/steps/{step}{more}" for step in (1, 4) for more in ("", "/words")]
+    quiet = [client.get(path).content for path in paths]
+    asked = ASKED | {"width": 96, "seed": 8, "steps": 40}
+    drawn = submit(client, **asked)
+    running(client, drawn)
+
+    def look(path: str) -> bytes:
+        with server.client() as other:
+            return other.get(path).raise_for_status().content
+
+    with ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(look, paths * 4)) == quiet * 4
+    assert ended(client, drawn)["state"] == "done"
+    [expected] = tintype.generate(tintype.load("default", device="cpu"), Request(**asked))  # pyright: ignore
+    found = pixels(client.get(f"/v1/jobs/{drawn}/pictures/0").content)
+    assert np.abs(found - np.asarray(expected)).max() <= 1
+
+
 def test_a_branch_of_the_same_request_is_the_same_picture(client: httpx.Client, kept: str) -> None:
     id = submit(client, **ASKED, branch=f"{kept}:2")
-    assert ended(client, id)["state"] == "done"
+    told = ended(client, id)
+    assert (told["state"], told["branch"]) == ("done", f"{kept}:2")
+    assert client.get(f"/v1/jobs/{kept}").json()["branch"] is None
     first, again = (client.get(f"/v1/jobs/{one}/pictures/0").content for one in (kept, id))
     assert np.array_equal(pixels(first), pixels(again))
     texts = [Image.open(io.BytesIO(content)).info for content in (first, again)]
@@ -111,6 +158,7 @@ def test_what_is_not_there_is_not_shown(server: Server, client: httpx.Client, ke
         assert sentence in answer.json()["error"]["message"]
     for more, sentence in (
         ({"branch": f"{kept}:6"}, "step 6: expected one of those that were kept"),
+        ({"branch": f"{kept}:5"}, "after the last step nothing is left; expected an earlier one"),
         ({"branch": f"{plain}:1"}, "its steps were not kept"),
         ({"branch": "0123456789abcdef:1"}, "there is no job '0123456789abcdef' of yours"),
         ({"branch": "../../x:1"}, "branch"),
@@ -124,8 +172,11 @@ def test_what_is_not_there_is_not_shown(server: Server, client: httpx.Client, ke
         assert bob.post("/v1/jobs", json=ASKED | {"branch": f"{kept}:1"}).status_code == 422
 
 
-def test_a_branch_with_other_steps_fails_by_its_sentence(client: httpx.Client, kept: str) -> None:
-    told = ended(client, submit(client, **ASKED | {"steps": 7}, branch=f"{kept}:2"))
+@pytest.mark.parametrize("change", [{"steps": 7}, {"scheduler": "karras"}], ids=str)
+def test_a_branch_with_other_steps_fails_by_its_sentence(
+    client: httpx.Client, kept: str, change: dict[str, object]
+) -> None:
+    told = ended(client, submit(client, **ASKED | change, branch=f"{kept}:2"))
     assert told["state"] == "failed"
     assert "expected one of the same sampler and steps" in told["error"]
 
