@@ -47,7 +47,7 @@ class Span:
 # AND
 
 AND = re.compile(r"\bAND\b")
-TRAILING_WEIGHT = re.compile(r"(?:\s*:\s*([-+]?(?:[0-9]+\.?|[0-9]*\.[0-9]+)))?\s*\Z")
+TRAILING_WEIGHT = re.compile(r"(?<!\s)(?:\s*:\s*([-+]?(?:[0-9]+\.?|[0-9]*\.[0-9]+)))?\s*\Z")
 
 
 def parts(prompt: str) -> tuple[Part, ...]:
@@ -55,7 +55,7 @@ def parts(prompt: str) -> tuple[Part, ...]:
     found: list[Part] = []
     for text in AND.split(prompt):
         tail = TRAILING_WEIGHT.search(text)
-        assert tail is not None  # it matches the empty end
+        assert tail is not None  # it matches the end
         found.append(Part(text[: tail.start()], float(tail[1] or 1)))
     return tuple(found)
 
@@ -171,7 +171,7 @@ def _closed(one: _Open, sign: str, step: int, steps: int, ends: set[int]) -> str
 # Weights
 
 SIGN = re.compile(r"\\[()\[\]\\]|\\|\(|\[|:\s*([+-]?[.0-9]+)\s*\)|\)|]|[^\\()\[\]:]+|:")
-BREAK = re.compile(r"\s*\bBREAK\b\s*")
+BREAK = re.compile(r"(?:(?<!\s)\s+)?\bBREAK\b\s*")  # not from each of many blanks anew
 
 
 def spans(text: str) -> tuple[Span, ...]:
