@@ -19,7 +19,7 @@ from tintype.apps.server.wire import Wire
 from tintype.common.files import reserved
 from tintype.serving.engine import Engine
 
-NAMED = ("host", "port", "queue", "batch", "grace", "device", "log_prompts")
+NAMED = ("host", "port", "queue", "batch", "largest", "grace", "device", "log_prompts")
 FOLDERS = ("data", "models")
 TURN = 0.0005  # seconds that the thread which draws may keep others waiting, a tenth of Python's usual
 MOST_CONNECTIONS = 800  # at once; systems usually let a process have 1,024 files

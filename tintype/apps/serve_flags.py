@@ -25,6 +25,7 @@ def add_serve_flags(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--queue", type=int, help="how many jobs may wait (default: 64)")
     command.add_argument("--batch", type=int, help="pictures drawn together at most (default: 4)")
+    command.add_argument("--largest", type=int, help="pixels of a picture's longer side at most (default: 2048)")
     command.add_argument("--grace", type=float, help="seconds for the last picture when it stops (default: 30)")
     command.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
     command.add_argument("--log-prompts", action="store_true", help="write prompts to the log as well")

@@ -203,6 +203,8 @@ def test_the_command_says_so(tmp_path: Path) -> None:
     [
         ({"tokens": {"ada": "short"}}, "8 or more"),
         ({"queue": 0}, "--queue 0"),
+        ({"largest": 63}, "--largest 63"),
+        ({"largest": 8193}, "--largest 8193"),
         ({"port": 70000}, "--port"),
         ({"grace": float("nan")}, "--grace"),
         ({"grace": float("inf")}, "--grace"),

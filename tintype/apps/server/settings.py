@@ -5,6 +5,8 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tintype.tasks.request import LARGEST_SIDE
+
 LOCAL = ("127.0.0.1", "localhost", "[::1]")
 MEBIBYTE = 2**20
 LONGEST_GRACE = 86_400
@@ -17,7 +19,7 @@ class Settings:
     """`data`: the folder of the queue and the pictures. `models`: a folder of checkpoints, or None. `tokens`: of each
     user by name; without any everyone may ask, and the server binds to loopback alone. `hosts`: further names that it
     is reached by; `frames`: sites that may show the page in a frame. `queue`: jobs that may wait; `batch`: pictures
-    drawn at once; `body`: bytes of a request's body; `grace`: seconds that a picture has to be finished in when the
+    drawn at once; `largest`: pixels of a picture's longer side, sent or drawn; `body`: bytes of a request's body; `grace`: seconds that a picture has to be finished in when the
     server stops. `log_prompts`: whether they are written to the log. Raises `ValueError` for what is not safe."""
 
     host: str = "127.0.0.1"
@@ -46,6 +48,8 @@ class Settings:
         for name, least in (("queue", 1), ("batch", 1), ("largest", 64), ("pictures", 1), ("steps", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"--{name} {getattr(self, name)}: expected {least} or more")
+        if self.largest > LARGEST_SIDE:
+            raise ValueError(f"--largest {self.largest}: expected {LARGEST_SIDE} or less")
         if not 0 <= self.grace <= LONGEST_GRACE:
             raise ValueError(f"--grace {self.grace:g}: expected 0 to {LONGEST_GRACE} seconds")
         if not 0 <= self.port <= 65535:
