@@ -19,8 +19,9 @@ class Settings:
     """`data`: the folder of the queue and the pictures. `models`: a folder of checkpoints, or None. `tokens`: of each
     user by name; without any everyone may ask, and the server binds to loopback alone. `hosts`: further names that it
     is reached by; `frames`: sites that may show the page in a frame. `queue`: jobs that may wait; `batch`: pictures
-    drawn at once; `largest`: pixels of a picture's longer side, sent or drawn; `body`: bytes of a request's body; `grace`: seconds that a picture has to be finished in when the
-    server stops. `log_prompts`: whether they are written to the log. Raises `ValueError` for what is not safe."""
+    drawn at once; `largest`: pixels of a picture's longer side, sent or drawn; `body`: bytes of a request's body;
+    `grace`: seconds that a picture has to be finished in when the server stops. `log_prompts`: whether they are written
+    to the log. Raises `ValueError` for what is not safe."""
 
     host: str = "127.0.0.1"
     port: int = 7860
