@@ -164,8 +164,8 @@ def test_nor_one_who_sends_a_little_now_and_then(monkeypatch: pytest.MonkeyPatch
 
 
 def test_one_who_waits_for_the_answer_is_not_hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guard, "SLOWEST", 0.02)
-    monkeypatch.setattr(guard, "LONGEST", 0.05)
+    for name in ("SLOWEST", "LONGEST"):
+        monkeypatch.setattr(guard, name, 0.3)
 
     async def app(scope: Message, receive: Callable[[], Awaitable[Message]], send: Callable[..., Any]) -> None:
         await receive()
@@ -175,7 +175,7 @@ def test_one_who_waits_for_the_answer_is_not_hurried(monkeypatch: pytest.MonkeyP
     async def ask() -> int:
         client = Client(guarding(app))
         client.send(1, more=False)
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(0.5)
         for _ in range(2):
             client.parts.put_nowait({"type": "http.disconnect"})
         return await client.status()
