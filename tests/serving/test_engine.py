@@ -386,6 +386,21 @@ def test_of_two_in_a_step_one_is_cancelled_and_the_other_goes_on(make: Made, dee
     assert deep.ends == USUAL.steps
 
 
+def test_one_that_is_drawn_alone_after_a_batch_broke_off_hears_it_as_soon(
+    make: Made, deep: Deep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(generation, "steps_together", _without_room)
+    engine = make(start=False)
+    left, kept = submit(engine, seeded(1)), submit(engine, seeded(2))
+    engine.start()
+    assert deep.reached.wait(PATIENCE)
+    assert engine.running == 2
+    assert engine.cancel(left.id)
+    deep.go.set()
+    assert (ended(engine, left).state, ended(engine, kept).state) == ("cancelled", "done")
+    assert deep.ends == USUAL.steps  # of the other alone
+
+
 def test_a_stop_in_the_middle_of_a_step_ends_it_before_the_next_layer(make: Made, deep: Deep) -> None:
     engine = make()
     drawn, waiting = submit(engine), submit(engine, seeded(2, steps=4))

@@ -88,6 +88,7 @@ class Engine:
         self._abandoned = False  # what is still drawn after the time for it
         self._bell = threading.Condition()  # held where jobs begin and end, so that nobody sees one in between
         self._running: dict[str, _Running] = {}
+        self._drawn: list[_Running] = []  # of these what is walked through just now
         self._looked = self._told = self._next_preview = 0.0
         self._unwritten = False  # the end of a job that the disk did not take
         self._usual = 1.0  # seconds that a job takes, on average lately
@@ -206,8 +207,7 @@ class Engine:
         def look(module: object, given: object) -> None:
             if threading.current_thread() is self._thread:
                 hook.remove()
-                drawn = list(self._running.values())
-                if self._abandoned or (drawn and all(one.cancelled for one in drawn)):
+                if self._abandoned or (self._drawn and all(one.cancelled or one.over for one in self._drawn)):
                     raise _Stopped
 
         hook = torch.nn.modules.module.register_module_forward_pre_hook(look)
@@ -239,6 +239,7 @@ class Engine:
             try:
                 while first := self._next():
                     self._draw(first)
+                    self._drawn = []
                     self._look_away()
             except Exception as error:  # a disk that is full or gone, say: others may come through later
                 log.error("the queue cannot be read or written: %s", error)
@@ -271,7 +272,7 @@ class Engine:
         another's fault."""
         from tintype.tasks.task import resolve
 
-        drawn = [first]
+        self._drawn = drawn = [first]
         try:
             model = self.models.open(first.job.model)
             first.request = resolve(model, self._whole(first.job))
@@ -290,6 +291,7 @@ class Engine:
                 self._draw_alone(one)
 
     def _draw_alone(self, one: _Running) -> None:
+        self._drawn = [one]
         try:
             model = self.models.open(one.job.model)
             self._walk(model, self._alone(model, one), [one])
@@ -457,7 +459,7 @@ class Engine:
         told = given(replace(referred(one.request), lora=asked(one.job).lora))
         with self._bell:
             if not one.over and not one.cancelled:
-                self._end(one, "done", request=told, warnings=one.warnings, pictures=kept)
+                self._end(one, "done", request=told, warnings=one.warnings, steps=one.progress.step, pictures=kept)
                 self.made += len(made)
                 self._usual += 0.2 * (time.time() - (one.job.started or time.time()) - self._usual)
                 return
@@ -473,6 +475,7 @@ class Engine:
         error: str | None = None,
         request: dict[str, Json] | None = None,
         warnings: Sequence[str] = (),
+        steps: int = 0,
         pictures: Sequence[tuple[int, int, int]] = (),
     ) -> None:
         """Nothing for one that is over. Whoever watches is told after the store."""
@@ -483,7 +486,14 @@ class Engine:
             self._running.pop(one.job.id, None)
             try:
                 self.store.end(
-                    one.job.id, state, fault=fault, error=error, request=request, warnings=warnings, pictures=pictures
+                    one.job.id,
+                    state,
+                    fault=fault,
+                    error=error,
+                    request=request,
+                    warnings=warnings,
+                    steps=steps,
+                    pictures=pictures,
                 )
             except sqlite3.Error as refused:
                 log.error("job %s is %s, which cannot be written: %s", one.job.id, state, refused)

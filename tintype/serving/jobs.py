@@ -30,7 +30,7 @@ CREATE TABLE jobs (
     id TEXT PRIMARY KEY, number INTEGER NOT NULL UNIQUE, owner TEXT NOT NULL, key TEXT, state TEXT NOT NULL,
     model TEXT NOT NULL, request TEXT NOT NULL, digest TEXT NOT NULL, priority INTEGER NOT NULL, deadline REAL,
     created REAL NOT NULL, started REAL, ended REAL, error TEXT, fault TEXT, warnings TEXT NOT NULL,
-    pictures INTEGER NOT NULL DEFAULT 0, keep INTEGER NOT NULL DEFAULT 0, branch TEXT
+    steps INTEGER NOT NULL DEFAULT 0, pictures INTEGER NOT NULL DEFAULT 0, keep INTEGER NOT NULL DEFAULT 0, branch TEXT
 ) STRICT;
 CREATE TABLE inputs (job TEXT NOT NULL, name TEXT NOT NULL, picture TEXT NOT NULL, PRIMARY KEY (job, name)) STRICT;
 CREATE INDEX waiting ON jobs (priority DESC, number) WHERE state = 'queued';
@@ -76,7 +76,7 @@ class Terms:
 class Job(Terms):
     """`request`: the fields of a `Request` that were given, as JSON, of pictures only the beginning (`Store.inputs` has
     the whole). `digest`: of all that was asked. `number`: the order in which jobs came. `fault`: a word for what went
-    wrong, `error` a sentence; `warnings`: what the model did not take from the request."""
+    wrong, `error` a sentence; `warnings`: what the model did not take from the request; `steps`: how many it took."""
 
     id: str
     number: int
@@ -89,6 +89,7 @@ class Job(Terms):
     error: str | None = None
     fault: str | None = None
     warnings: tuple[str, ...] = ()
+    steps: int = 0
     pictures: int = 0
 
 
@@ -231,6 +232,7 @@ class Store:
         error: str | None = None,
         request: Mapping[str, object] | None = None,
         warnings: Sequence[str] = (),
+        steps: int = 0,
         pictures: Sequence[tuple[int, int, int]] = (),
     ) -> bool:
         """Whether it had not ended before. `request`: what is kept in place of the one that was asked; `pictures`:
@@ -244,9 +246,9 @@ class Store:
                 return False
             kept = json.loads(row["request"]) if request is None else dict(request)
             self._file.execute(
-                "UPDATE jobs SET state = ?, ended = ?, fault = ?, error = ?, warnings = ?, pictures = ?, request = ?"
-                " WHERE id = ?",
-                (state, now, fault, error, json.dumps(list(warnings)), len(pictures), json.dumps(kept), id),
+                "UPDATE jobs SET state = ?, ended = ?, fault = ?, error = ?, warnings = ?, steps = ?, pictures = ?,"
+                " request = ? WHERE id = ?",
+                (state, now, fault, error, json.dumps(list(warnings)), steps, len(pictures), json.dumps(kept), id),
             )
             self._file.execute("DELETE FROM inputs WHERE job = ?", (id,))
             prompt = str(kept.get("prompt", ""))

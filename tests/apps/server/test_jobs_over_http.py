@@ -8,7 +8,10 @@ from pathlib import Path
 import httpx
 import pytest
 import torch
+from PIL import Image
 from proofs import LONG, SMALL, ended, running, serving, submit
+
+from tintype.apps.server.schema import data_url, png
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +74,21 @@ def test_what_is_done_has_done_all_its_steps(client: httpx.Client, asked: dict[s
     assert told["step"] == told["steps"] == told["request"]["steps"]  # pyright: ignore
     assert told["steps"] == asked["steps"] or asked["steps"] is None
     assert next(one for one in client.get("/v1/jobs").json() if one["id"] == told["id"]) == told
+
+
+@pytest.mark.parametrize(
+    ("asked", "steps"),
+    [
+        ({"task": "img2img", "steps": 10, "strength": 0.5}, 5),
+        ({"task": "img2img", "steps": 10, "strength": 0.0}, 0),
+        ({"steps": 4, "hires_scale": 2.0, "hires_strength": 0.5}, 6),
+    ],
+    ids=str,
+)
+def test_steps_that_were_done_are_told(client: httpx.Client, asked: dict[str, object], steps: int) -> None:
+    picture = {"image": data_url(png(Image.new("RGB", (64, 64), "red")))} if asked.get("task") == "img2img" else {}
+    told = ended(client, submit(client, **asked, **picture))
+    assert (told["state"], told["step"], told["steps"]) == ("done", steps, steps)
 
 
 def test_steps_that_are_too_many_to_be_kept_are_refused(client: httpx.Client) -> None:

@@ -66,13 +66,11 @@ class Picture(BaseModel):
 
 def told(engine: Engine, job: Job, progress: Progress) -> Told:
     waiting = engine.store.line() if job.state == "queued" else []
-    count = job.request.get("steps")
-    done = count if job.state == "done" and isinstance(count, int) else 0
     return Told(
         **{name: getattr(job, name) for name in ("id", "state", "model", "priority", "created", "started", "ended")},
         task=str(job.request.get("task", "txt2img")),
-        step=done or progress.step,
-        steps=done or progress.count,
+        step=job.steps or progress.step,
+        steps=job.steps or progress.count,
         left=progress.left,
         position=waiting.index(job.id) if job.id in waiting else None,
         fault=job.fault,
