@@ -375,6 +375,16 @@ def test_a_cancellation_in_the_middle_of_a_step_is_heard_before_the_next_layer(
     assert not torch.nn.modules.module._global_forward_pre_hooks  # it looks up no more
 
 
+def test_time_that_runs_out_in_the_middle_of_a_step_is_heard_before_the_next_layer(make: Made, deep: Deep) -> None:
+    engine = make()
+    job = submit(engine, deadline=time.time() + 3)
+    assert deep.reached.wait(PATIENCE)
+    wait_until(lambda: bool(torch.nn.modules.module._global_forward_pre_hooks))
+    deep.go.set()
+    assert ended(engine, job).state == "expired"
+    assert deep.ends == 0
+
+
 def test_of_two_in_a_step_one_is_cancelled_and_the_other_goes_on(make: Made, deep: Deep) -> None:
     engine = make(start=False)
     left, kept = submit(engine, seeded(1)), submit(engine, seeded(2))

@@ -62,6 +62,11 @@ class _Running:
     progress: Progress = field(default_factory=Progress)
     trace: "list[Step]" = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    alarm: threading.Timer | None = None  # for its deadline
+
+    @property
+    def is_late(self) -> bool:
+        return self.job.deadline is not None and time.time() > self.job.deadline
 
 
 class _Stopped(BaseException):
@@ -207,7 +212,8 @@ class Engine:
         def look(module: object, given: object) -> None:
             if threading.current_thread() is self._thread:
                 hook.remove()
-                if self._abandoned or (self._drawn and all(one.cancelled or one.over for one in self._drawn)):
+                unwanted = [one.cancelled or one.over or one.is_late for one in self._drawn]
+                if self._abandoned or (unwanted and all(unwanted)):
                     raise _Stopped
 
         hook = torch.nn.modules.module.register_module_forward_pre_hook(look)
@@ -265,6 +271,11 @@ class Engine:
         with self._bell:
             begun = [] if self.draining else [_Running(job) for job in self.store.begin(ids)]
             self._running |= {one.job.id: one for one in begun}
+        for one in begun:
+            if one.job.deadline is not None:
+                one.alarm = threading.Timer(one.job.deadline - time.time(), self._interrupt)
+                one.alarm.daemon = True
+                one.alarm.start()
         return begun
 
     def _draw(self, first: _Running) -> None:
@@ -354,8 +365,7 @@ class Engine:
         from tintype.generation import warnings
 
         step: Step | None = None
-        now = time.time()
-        left = [one for one in drawn if not one.over and not self._ended_early(one, now)]
+        left = [one for one in drawn if not one.over and not self._ended_early(one)]
         for one in left:
             check_room(model, one.request, one.job)
             one.warnings = warnings(model, one.request)
@@ -373,7 +383,7 @@ class Engine:
         is_time = now - self._told > BETWEEN
         self._told = now if is_time else self._told
         for number, one in enumerate(drawn):
-            if one.over or self._ended_early(one, now):
+            if one.over or self._ended_early(one):
                 continue
             if one.job.keep:
                 one.trace.append(self._rows(step, drawn, number))
@@ -389,18 +399,18 @@ class Engine:
             if shown is not None or is_time:
                 self.watchers.tell(one.job.id, step=True)
 
-    def _ended_early(self, one: _Running, now: float) -> bool:
+    def _ended_early(self, one: _Running) -> bool:
         """Whether it was cancelled, or its time ran out."""
         if one.cancelled:
             self._end(one, "cancelled", fault="cancelled", error="cancelled while it was drawn")
-        elif one.job.deadline is not None and now > one.job.deadline:
+        elif one.is_late:
             self._end(one, "expired", fault="expired", error="its time ran out while it was drawn")
         return one.over
 
     def _end_cancelled(self, drawn: Sequence[_Running]) -> None:
         for one in drawn:
             if not one.over:
-                self._ended_early(one, time.time())
+                self._ended_early(one)
 
     def _preview(self, model: "LatentDiffusion", step: "Step", drawn: Sequence[_Running], number: int) -> bytes | None:
         """The estimate of this job's first picture, where someone wants to see it and it is cheap enough."""
@@ -483,6 +493,8 @@ class Engine:
             if one.over:
                 return
             one.over = True
+            if one.alarm is not None:
+                one.alarm.cancel()
             self._running.pop(one.job.id, None)
             try:
                 self.store.end(
