@@ -22,7 +22,7 @@ def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
 faults()
-anew = faults()
+anew = max(faults() for _ in range(3))
 with kept_memory():
     faults(64)  # a little more: glibc may not find aligned room in a freed block of just the same size
     with kept_memory():
@@ -30,7 +30,7 @@ with kept_memory():
     inside = resident()
 after = inside - resident()
 faults()
-print(anew, nested, faults(), after)
+print(anew, nested, max(faults() for _ in range(3)), after)
 """
 
 

@@ -1,12 +1,12 @@
 // Asks for the token that the server wants.
-import {html, useEffect, useRef, useState} from './html.js';
+import {html, useLayoutEffect, useRef, useState} from './html.js';
 import {giveToken, hasToken} from './server.js';
 
 export function TokenDialog() {
   const dialog = useRef(null);
   const [token, setToken] = useState('');
   const [wasWrong] = useState(hasToken());
-  useEffect(() => dialog.current.showModal(), []);
+  useLayoutEffect(() => dialog.current.showModal(), []);
   const give = (event) => {
     event.preventDefault();
     if (token.trim()) giveToken(token.trim());

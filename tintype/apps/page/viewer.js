@@ -1,5 +1,5 @@
 // One picture, large, with how it was made and what can be done with it.
-import {html, useEffect, useRef, useState} from './html.js';
+import {html, useEffect, useLayoutEffect, useRef, useState} from './html.js';
 import {now, say, set, useStore} from './store.js';
 import {ask} from './server.js';
 import {removeJob} from './drawing.js';
@@ -24,7 +24,7 @@ export function Viewer() {
   const [job, setJob] = useState(null);
   const [isAsked, setAsked] = useState(false); // whether to delete
 
-  useEffect(() => {
+  useLayoutEffect(() => { // at once: a key that is pressed now is for it
     const before = document.activeElement;
     dialog.current.showModal();
     return () => before?.focus?.();
