@@ -5,12 +5,12 @@ import dataclasses
 import json
 import time
 from collections.abc import AsyncIterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, HTTPException, Path, Query, Response
 from fastapi import Request as Call
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import FileResponse, StreamingResponse
+from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
 from tintype.apps.server.schema import as_request, request_model
@@ -154,15 +154,19 @@ def job_routes(settings: Settings) -> APIRouter:
         own_job(call, id)
         return StreamingResponse(_events(engine_of(call), id, previews), media_type="text/event-stream", headers=LIVE)
 
-    @router.get("/jobs/{id}/pictures/{place}", responses=NO_SUCH, response_class=FileResponse)
-    def picture(call: Call, id: Id, place: Place, download: bool = False) -> FileResponse:
+    @router.get("/jobs/{id}/pictures/{place}", responses=NO_SUCH, response_class=Response)
+    def picture(call: Call, id: Id, place: Place, download: bool = False) -> Response:
         """A finished picture, a PNG that tells how it was made."""
         job, path = own_job(call, id), engine_of(call).path(id, place)
-        if place >= job.pictures or not path.is_file():
+        try:
+            content = path.read_bytes() if place < job.pictures else None
+        except FileNotFoundError:  # it was removed a moment ago
+            content = None
+        if content is None:
             raise HTTPException(404, f"job {id} has no picture {place}")
-        name = f"{id}-{place}.png"
-        kind: Literal["attachment", "inline"] = "attachment" if download else "inline"
-        return FileResponse(path, media_type="image/png", filename=name, content_disposition_type=kind, headers=KEPT)
+        kind = "attachment" if download else "inline"
+        headers = KEPT | {"Content-Disposition": f'{kind}; filename="{id}-{place}.png"'}
+        return Response(content, media_type="image/png", headers=headers)
 
     @router.get("/pictures")
     def gallery(
