@@ -54,3 +54,32 @@ def test_events_may_take_as_long_as_they_do(listening: Listening) -> None:
     with listening.client() as client:
         answer: httpx.Response = client.get("/events")
     assert answer.text == "still there\n" * 4 + "the end"
+
+
+class Written:
+    """A transport that notes what reaches it."""
+
+    def __init__(self) -> None:
+        self.told: list[bytes | str] = []
+
+    def write(self, data: bytes) -> None:
+        self.told.append(data)
+
+    def close(self) -> None:
+        self.told.append("closed")
+
+
+def test_what_is_written_in_one_turn_goes_out_as_one_and_before_the_end() -> None:
+    async def told() -> list[bytes | str]:
+        below = Written()
+        above = wire.Gathered(below, asyncio.get_running_loop())  # pyright: ignore
+        for data in (b"head ", b"", b"body"):
+            above.write(data)
+        assert below.told == []
+        await asyncio.sleep(0)
+        above.write(b"more")
+        above.close()
+        await asyncio.sleep(0)
+        return below.told
+
+    assert asyncio.run(told()) == [b"head body", b"more", "closed"]

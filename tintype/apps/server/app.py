@@ -34,7 +34,7 @@ FORMS = (b"multipart/form-data", b"application/x-www-form-urlencoded")
 
 
 def make_engine(settings: Settings) -> Engine:
-    """Raises `ValueError` for a data folder that cannot be used, or that another server has."""
+    """Raises `ValueError` for a data folder that cannot be used."""
     pictures = settings.data / "pictures"
     try:
         pictures.mkdir(parents=True, exist_ok=True)
