@@ -24,11 +24,12 @@ export function Viewer() {
   const [job, setJob] = useState(null);
   const [isAsked, setAsked] = useState(false); // whether to delete
 
+  const before = useRef(null); // what had the focus
   useLayoutEffect(() => { // at once: a key that is pressed now is for it
-    const before = document.activeElement;
+    before.current = document.activeElement;
     dialog.current.showModal();
-    return () => before?.focus?.();
   }, []);
+  useEffect(() => () => before.current?.focus?.(), []);
   useEffect(() => {
     setAsked(false);
     if (!picture) return undefined;
