@@ -14,6 +14,7 @@ from network_oracles import difference
 from peft import LoraConfig, get_peft_model_state_dict
 from peft.utils import set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
+from small_lora import small_lora
 from torch import Tensor
 
 import tintype
@@ -204,21 +205,8 @@ def model() -> LatentDiffusion:
     return tintype.load("default", device="cpu")
 
 
-def small(model: LatentDiffusion, scale: float = 0.3) -> Tensors:
-    """A LoRA for the embedded model."""
-    found = Tensors()
-    generator = torch.Generator().manual_seed(1)
-    for rule in diffusers_names.unet_names(model.config.unet).rules:
-        if rule.theirs.endswith(("to_q.weight", "to_v.weight", "ff.net.2.weight")):
-            outputs, inputs = model.denoiser.network.get_parameter(rule.ours[0]).shape  # pyright: ignore
-            layer = f"lora_unet_{rule.theirs.removesuffix('.weight').replace('.', '_')}"
-            found[f"{layer}.lora_down.weight"] = torch.randn(2, inputs, generator=generator) * scale
-            found[f"{layer}.lora_up.weight"] = torch.randn(outputs, 2, generator=generator) * scale
-    return found
-
-
 def test_several_add_up_and_none_is_forgotten(model: LatentDiffusion, tmp_path: Path) -> None:
-    tensors = small(model)
+    tensors = small_lora()
     one, other = (saved(tmp_path / name, part) for name, part in _halves(tmp_path, tensors))
     whole = saved(tmp_path, tensors)
     together = drawn(model, f"{one}:0.5", f"{other}:0.5")
@@ -237,7 +225,7 @@ def _halves(tmp_path: Path, tensors: Tensors) -> list[tuple[str, Tensors]]:
 
 
 def test_what_a_picture_tells_of_it_repeats_it(model: LatentDiffusion, tmp_path: Path) -> None:
-    path = saved(tmp_path, small(model))
+    path = saved(tmp_path, small_lora())
     request = tintype.Request(prompt="a red apple", seed=1, steps=3, lora=(f"{path}:0.5",))
     [picture] = tintype.generate(model, request)
     told = picture.info["parameters"]
@@ -264,7 +252,7 @@ def test_what_a_picture_tells_of_it_repeats_it(model: LatentDiffusion, tmp_path:
 def test_what_is_none_of_this_models_is_refused(
     model: LatentDiffusion, tmp_path: Path, change: Callable[[Tensors], Tensors], sentence: str
 ) -> None:
-    path = saved(tmp_path, change(small(model)))
+    path = saved(tmp_path, change(small_lora()))
     with pytest.raises(ValueError, match=sentence):
         tintype.steps(model, tintype.Request(prompt="a dog", lora=(str(path),)))
 
@@ -276,7 +264,7 @@ def test_no_such_file_and_no_such_strength(model: LatentDiffusion, text: str) ->
 
 
 def test_alpha_in_the_header_counts_and_variants_are_refused(model: LatentDiffusion, tmp_path: Path) -> None:
-    tensors = {name.replace("lora_unet_", "unet."): one for name, one in small(model).items()}
+    tensors = {name.replace("lora_unet_", "unet."): one for name, one in small_lora().items()}
 
     def header(**more: object) -> dict[str, str]:
         return {HEADER: json.dumps({"unet.r": 2, "unet.lora_alpha": 3, **{f"unet.{k}": v for k, v in more.items()}})}
@@ -288,11 +276,11 @@ def test_alpha_in_the_header_counts_and_variants_are_refused(model: LatentDiffus
 
 
 def test_a_model_with_it_shares_all_other_weights(model: LatentDiffusion, tmp_path: Path) -> None:
-    path = saved(tmp_path, small(model))
+    path = saved(tmp_path, small_lora())
     changed = with_lora(model, path, 1.0)
     names = set(differences(path, model))
     for part, network in model.networks.items():
         other = dict(changed.networks[part].named_parameters())
         for name, tensor in network.named_parameters():
             assert (other[name] is not tensor) == (f"{part}.{name}" in names)
-    assert load_file(path).keys() == small(model).keys()  # nothing was written
+    assert load_file(path).keys() == small_lora().keys()  # nothing was written

@@ -828,3 +828,22 @@ def test_names_that_are_no_text_and_folders_that_are_gone_harm_nothing(make: Mad
     assert models.check("default").path is None
     shutil.rmtree(folder)
     assert [one.name for one in models.listed()] == embedded()
+
+
+def test_a_fault_between_two_jobs_is_logged_and_the_worker_goes_on(
+    make: Made, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(engines, "PATIENCE", 0.02)
+    engine = make(start=False)
+    real, faults = engine._expire, [RuntimeError("a fault of ours")]
+
+    def faulty() -> None:
+        if faults:
+            raise faults.pop()
+        real()
+
+    monkeypatch.setattr(engine, "_expire", faulty)
+    job = submit(engine)
+    engine.start()
+    assert ended(engine, job).state == "done"
+    assert any(one.exc_info and "a fault of ours" in str(one.exc_info[1]) for one in caplog.records)

@@ -247,8 +247,11 @@ class Engine:
                     self._draw(first)
                     self._drawn = []
                     self._look_away()
-            except Exception as error:  # a disk that is full or gone, say: others may come through later
+            except sqlite3.Error as error:  # a disk that is full, say: later there may be room
                 log.error("the queue cannot be read or written: %s", error)
+                time.sleep(PATIENCE)
+            except Exception:  # a fault of ours: the next job may come through
+                log.exception("the worker goes on after a fault")
                 time.sleep(PATIENCE)
 
     def _next(self) -> _Running | None:

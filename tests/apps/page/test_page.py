@@ -19,12 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from PIL import Image, PngImagePlugin
 from safetensors.torch import save_file
-
-import tintype
-from tintype.families import diffusers_names
+from small_lora import small_lora
 
 CHROMIUM = Path("/usr/bin/chromium")
 FLAGS = [
@@ -313,23 +310,9 @@ def with_loras(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("models")
     (folder / "loras").mkdir()
     for seed, name in enumerate(("style", "other")):
-        save_file(lora(seed), folder / "loras" / f"{name}.safetensors")
+        save_file(small_lora(seed), folder / "loras" / f"{name}.safetensors")
     with running(tmp_path_factory.mktemp("data"), "--models", str(folder)) as server:
         yield server
-
-
-def lora(seed: int) -> dict[str, torch.Tensor]:
-    """For some layers of the embedded model."""
-    model = tintype.load("default", device="cpu")
-    generator = torch.Generator().manual_seed(seed)
-    found: dict[str, torch.Tensor] = {}
-    for rule in diffusers_names.unet_names(model.config.unet).rules:
-        if rule.theirs.endswith(("to_q.weight", "to_v.weight", "ff.net.2.weight")):
-            outputs, inputs = model.denoiser.network.get_parameter(rule.ours[0]).shape  # pyright: ignore
-            layer = f"lora_unet_{rule.theirs.removesuffix('.weight').replace('.', '_')}"
-            found[f"{layer}.lora_down.weight"] = torch.randn(2, inputs, generator=generator) * 0.3
-            found[f"{layer}.lora_up.weight"] = torch.randn(outputs, 2, generator=generator) * 0.3
-    return found
 
 
 def test_loras_are_chosen_weighed_and_found_again(visit: Visit, with_loras: Server):

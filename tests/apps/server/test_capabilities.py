@@ -4,14 +4,13 @@ import base64
 import dataclasses
 import io
 import shutil
-from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
-from proofs import Server, serving, wait_until
+from proofs import Server, wait_until
 
 from tintype.apps.server.capabilities import config_of, known, tasks_of
 from tintype.families import latent_diffusion, stable_diffusion
@@ -26,18 +25,8 @@ from tintype.weights import embedded
 FAMILIES = (*stable_diffusion.FAMILIES, *latent_diffusion.FAMILIES)
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    folder = tmp_path_factory.mktemp("capabilities")
-    weights = resources.files("tintype.weights")
-    shutil.copytree(str(weights / "default"), folder / "models" / "mine")
-    shutil.copy(str(weights / "judge.safetensors"), folder / "models" / "other.safetensors")
-    with serving(folder / "data", "--models", str(folder / "models")) as made:
-        yield made.ready()
-
-
-def test_names_are_suggested_and_every_one_of_them_is_taken(server: Server) -> None:
-    with server.client() as client:
+def test_names_are_suggested_and_every_one_of_them_is_taken(stocked: Server) -> None:
+    with stocked.client() as client:
         told = client.get("/v1/capabilities").json()
         fields = told["tasks"]["class2img"]["fields"]
         assert {"euler", "DPM++ 2M", "DDIMScheduler"} < set(fields["sampler"]["options"])
@@ -55,8 +44,8 @@ def test_names_are_suggested_and_every_one_of_them_is_taken(server: Server) -> N
             assert client.post("/v1/jobs", json={"task": "class2img", "steps": 1, "label": label}).status_code == 202
 
 
-def test_no_field_speaks_of_the_command_line(server: Server) -> None:
-    with server.client() as client:
+def test_no_field_speaks_of_the_command_line(stocked: Server) -> None:
+    with stocked.client() as client:
         told = client.get("/v1/capabilities").json()["tasks"]
         helps = [one["help"] for task in told.values() for one in task["fields"].values()]
         described = client.get("/openapi.json").json()["components"]["schemas"]["Job"]["properties"].values()
@@ -66,8 +55,8 @@ def test_no_field_speaks_of_the_command_line(server: Server) -> None:
             assert "FILE" not in text
 
 
-def test_models_tell_their_tasks_and_classes_where_they_are_known(server: Server) -> None:
-    with server.client() as client:
+def test_models_tell_their_tasks_and_classes_where_they_are_known(stocked: Server) -> None:
+    with stocked.client() as client:
         wait_until(lambda: client.get("/v1/capabilities").json()["models"][0]["tasks"] is not None)
         told = {one["name"]: one for one in client.get("/v1/capabilities").json()["models"]}
         assert "txt2img" in told["default"]["tasks"]

@@ -1,13 +1,10 @@
 """How a prompt is read, told while it is typed."""
 
-import shutil
 import threading
 import time
-from collections.abc import Iterator
-from importlib import resources
 
 import pytest
-from proofs import Server, ended, serving, submit
+from proofs import Server, ended, submit
 
 import tintype
 from tintype.apps.server.reading import reads_of
@@ -18,18 +15,8 @@ from tintype.conditioning.towers import TextTowersConfig
 from tintype.families import latent_diffusion, stable_diffusion
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    folder = tmp_path_factory.mktemp("reading")
-    weights = resources.files("tintype.weights")
-    shutil.copytree(str(weights / "default"), folder / "models" / "mine")
-    shutil.copy(str(weights / "judge.safetensors"), folder / "models" / "other.safetensors")
-    with serving(folder / "data", "--models", str(folder / "models")) as made:
-        yield made.ready()
-
-
-def test_the_open_model_tells_its_tokens_and_what_it_never_saw(server: Server) -> None:
-    with server.client() as client:
+def test_the_open_model_tells_its_tokens_and_what_it_never_saw(stocked: Server) -> None:
+    with stocked.client() as client:
         told = client.post("/v1/tokens", json={"prompt": "a red zeppelin (apple:1.3)"}).json()
         assert told["by"] == "default"
         [phase] = told["phases"]
@@ -40,8 +27,8 @@ def test_the_open_model_tells_its_tokens_and_what_it_never_saw(server: Server) -
         assert [(one["word"], one["weight"]) for one in chunk] == [("a", 1.0), ("red", 1.0), ("apple", 1.3)]
 
 
-def test_a_model_that_reads_no_prompts_or_is_not_known_is_read_with_clips_vocabulary(server: Server) -> None:
-    with server.client() as client:
+def test_a_model_that_reads_no_prompts_or_is_not_known_is_read_with_clips_vocabulary(stocked: Server) -> None:
+    with stocked.client() as client:
         for model, known in (("upscaler", True), ("other.safetensors", False)):
             told = client.post("/v1/tokens", json={"prompt": "zeppelin, " * 60, "model": model}).json()
             assert (told["by"], told["known"]) == (None, known)
@@ -51,9 +38,9 @@ def test_a_model_that_reads_no_prompts_or_is_not_known_is_read_with_clips_vocabu
             assert all(len(chunk) <= 75 for chunk in tower["chunks"])
 
 
-def test_the_answer_does_not_depend_on_which_model_is_open(server: Server) -> None:
+def test_the_answer_does_not_depend_on_which_model_is_open(stocked: Server) -> None:
     asked = [{"prompt": "a red zeppelin [frog:panda:0.5]", "model": name} for name in ("default", "mine", "upscaler")]
-    with server.client() as client:
+    with stocked.client() as client:
         before = [client.post("/v1/tokens", json=one).json() for one in asked]
         assert ended(client, submit(client, model="mine"))["state"] == "done"
         assert [client.post("/v1/tokens", json=one).json() for one in asked] == before
@@ -61,17 +48,17 @@ def test_the_answer_does_not_depend_on_which_model_is_open(server: Server) -> No
         assert client.post("/v1/tokens", json={"prompt": "a", "model": ""}).json()["by"] == "default"
 
 
-def test_a_model_that_is_not_here_is_told(server: Server) -> None:
-    with server.client() as client:
+def test_a_model_that_is_not_here_is_told(stocked: Server) -> None:
+    with stocked.client() as client:
         for name in ("no such", "../default", "/etc/passwd"):
             answer = client.post("/v1/tokens", json={"prompt": "a", "model": name})
             assert answer.status_code == 404
             assert answer.json()["error"]["param"] == "model"
 
 
-def test_texts_of_a_schedule_are_told_apart_and_are_not_without_end(server: Server) -> None:
+def test_texts_of_a_schedule_are_told_apart_and_are_not_without_end(stocked: Server) -> None:
     own = tintype.load("default", device="cpu").config.steps
-    with server.client() as client:
+    with stocked.client() as client:
         told = client.post("/v1/tokens", json={"prompt": "a [frog:panda:0.5]"}).json()
         assert [(one["text"], one["until"]) for one in told["phases"]] == [("a frog", own // 2), ("a panda", own)]
         assert told["steps"] == own
@@ -85,8 +72,8 @@ def test_texts_of_a_schedule_are_told_apart_and_are_not_without_end(server: Serv
      "a" + " " * 19_000 + "b", "[a:b:" + "1" * 19_000 + "x]"],
     ids=["alternations", "brackets", "depth", "schedules", "blanks", "digits"],
 )  # fmt: skip
-def test_what_would_take_long_to_read_is_refused(server: Server, prompt: str) -> None:
-    with server.client() as client:
+def test_what_would_take_long_to_read_is_refused(stocked: Server, prompt: str) -> None:
+    with stocked.client() as client:
         began = time.monotonic()
         answer = client.post("/v1/tokens", json={"prompt": prompt, "steps": 1000})
         assert answer.status_code == 422
@@ -94,18 +81,18 @@ def test_what_would_take_long_to_read_is_refused(server: Server, prompt: str) ->
         assert time.monotonic() - began < 1
 
 
-def test_a_crowd_of_slow_prompts_leaves_room_for_others(server: Server) -> None:
+def test_a_crowd_of_slow_prompts_leaves_room_for_others(stocked: Server) -> None:
     prompt = "[a|b]" * 60 + "!;?" * 6_000
 
     def ask() -> None:
-        with server.client() as client:
+        with stocked.client() as client:
             answer = client.post("/v1/tokens", json={"prompt": prompt, "steps": 700, "model": "upscaler"})
             assert answer.status_code == 200
 
     crowd = [threading.Thread(target=ask) for _ in range(41)]
     for one in crowd:
         one.start()
-    with server.client() as client:
+    with stocked.client() as client:
         took: list[float] = []
         while any(one.is_alive() for one in crowd):
             began = time.monotonic()
@@ -130,8 +117,8 @@ def test_prompts_are_read_as_the_models_of_all_families_do() -> None:
             assert [token.word for token in found[0].chunks[0]][:3] == ["a", "red", "apple"]
 
 
-def test_a_long_word_is_not_told_again_with_each_of_its_tokens(server: Server) -> None:
-    with server.client() as client:
+def test_a_long_word_is_not_told_again_with_each_of_its_tokens(stocked: Server) -> None:
+    with stocked.client() as client:
         for model in ("default", "upscaler"):
             answer = client.post("/v1/tokens", json={"prompt": "!;?" * 6_000, "model": model})
             assert answer.status_code == 200
@@ -145,8 +132,8 @@ def test_a_long_word_is_not_told_again_with_each_of_its_tokens(server: Server) -
      ({"prompt": "a", "else": 1}, "else")],
     ids=["number", "none", "long", "steps", "style", "else"],
 )  # fmt: skip
-def test_what_is_no_prompt_is_refused_by_name(server: Server, body: dict[str, object], field: str) -> None:
-    with server.client() as client:
+def test_what_is_no_prompt_is_refused_by_name(stocked: Server, body: dict[str, object], field: str) -> None:
+    with stocked.client() as client:
         answer = client.post("/v1/tokens", json=body)
         assert answer.status_code == 422
         assert answer.json()["error"]["param"] == field

@@ -8,14 +8,13 @@ from pathlib import Path
 import httpx
 import openai
 import pytest
-import torch
 import webuiapi
 from proofs import ended
 from running import running
 from safetensors.torch import save_file
+from small_lora import small_lora
 
 import tintype
-from tintype.families import diffusers_names
 
 ASKED: dict[str, object] = {"prompt": "a red apple", "seed": 7, "steps": 3, "width": 64, "height": 64}
 
@@ -26,21 +25,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("loras")
     (made / "models" / "loras" / "of mine").mkdir(parents=True)
     for path in ("models/loras/style", "models/loras/of mine/bold", "models/beside", "outside"):
-        save_file(small(), made / f"{path}.safetensors")
+        save_file(small_lora(), made / f"{path}.safetensors")
     return made
-
-
-def small() -> dict[str, torch.Tensor]:
-    model = tintype.load("default", device="cpu")
-    found: dict[str, torch.Tensor] = {}
-    generator = torch.Generator().manual_seed(1)
-    for rule in diffusers_names.unet_names(model.config.unet).rules:
-        if rule.theirs.endswith(("to_q.weight", "to_v.weight", "ff.net.2.weight")):
-            outputs, inputs = model.denoiser.network.get_parameter(rule.ours[0]).shape  # pyright: ignore
-            layer = f"lora_unet_{rule.theirs.removesuffix('.weight').replace('.', '_')}"
-            found[f"{layer}.lora_down.weight"] = torch.randn(2, inputs, generator=generator) * 0.3
-            found[f"{layer}.lora_up.weight"] = torch.randn(outputs, 2, generator=generator) * 0.3
-    return found
 
 
 @pytest.fixture(scope="module")

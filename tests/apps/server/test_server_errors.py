@@ -2,29 +2,16 @@
 
 import base64
 import io
-from collections.abc import Iterator
 
 import httpx
 import pytest
 from PIL import Image
-from proofs import SMALL, Server, serving
+from proofs import SMALL
 
 from tintype.apps.server.asked import FIELDS, field_of
 from tintype.apps.server.openai_stream import fault_of
 from tintype.apps.server.schema import over_http
 from tintype.serving.jobs import Job
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serving(tmp_path_factory.mktemp("errors")) as made:
-        yield made.ready()
-
-
-@pytest.fixture(scope="module")
-def client(server: Server) -> Iterator[httpx.Client]:
-    with server.client() as made:
-        yield made
 
 
 def picture(width: int = 64, height: int = 64) -> str:

@@ -1,7 +1,6 @@
 """Back in time: kept steps, what was thought at each, and branches that go on from one."""
 
 import io
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image
-from proofs import Server, ended, running, serving, submit
+from proofs import Server, ended, running, submit
 
 import tintype
 from tintype.attribution import heat
@@ -19,18 +18,6 @@ from tintype.tasks.task import resolve
 
 SENTENCE = "a red apple on a sky blue background"
 ASKED: dict[str, object] = {"prompt": SENTENCE, "seed": 3, "steps": 6, "width": 64, "height": 64, "exact": True}
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serving(tmp_path_factory.mktemp("steps")) as made:
-        yield made.ready()
-
-
-@pytest.fixture(scope="module")
-def client(server: Server) -> Iterator[httpx.Client]:
-    with server.client() as made:
-        yield made
 
 
 @pytest.fixture(scope="module")

@@ -5,30 +5,18 @@ import io
 import json
 import threading
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 import httpx
 import pytest
 from PIL import Image
-from proofs import SMALL, Server, serving
+from proofs import SMALL, Server
 
 from tintype.apps.server.schema import picture_size
 from tintype.apps.server.sdapi_extras import parameters
 
 AT_ONCE = 1.0  # second
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serving(tmp_path_factory.mktemp("too_much")) as made:
-        yield made.ready()
-
-
-@pytest.fixture(scope="module")
-def client(server: Server) -> Iterator[httpx.Client]:
-    with server.client() as made:
-        yield made
 
 
 def picture(width: int, height: int, kind: str = "png", **given: object) -> str:
