@@ -18,6 +18,7 @@ from tintype.apps.server.health import gauges, health_routes
 from tintype.apps.server.jobs import job_routes
 from tintype.apps.server.openai_images import openai_routes
 from tintype.apps.server.page import page_routes
+from tintype.apps.server.pictures import picture_routes
 from tintype.apps.server.reading import reading_routes
 from tintype.apps.server.schema import over_http
 from tintype.apps.server.sdapi import sdapi_routes
@@ -68,6 +69,7 @@ def make_app(settings: Settings, engine: Engine) -> FastAPI:
     gauges(engine, registry)
     app.include_router(health_routes())
     app.include_router(job_routes(settings))
+    app.include_router(picture_routes())
     app.include_router(capability_routes(settings))
     app.include_router(step_routes())
     app.include_router(reading_routes())

@@ -1,7 +1,6 @@
 """Our own interface: jobs that outlive the call that asked for them."""
 
 import base64
-import dataclasses
 import json
 import time
 from collections.abc import AsyncIterator
@@ -17,10 +16,9 @@ from tintype.apps.server.schema import as_request, request_model
 from tintype.apps.server.settings import Settings
 from tintype.apps.server.waiting import changes, engine_of, owner_of, submitted
 from tintype.serving.engine import Engine, Progress
-from tintype.serving.jobs import Job, Kept, State, Terms
+from tintype.serving.jobs import Job, State, Terms
 
 Id = Annotated[str, Path(pattern="^[0-9a-f]{16}$", description="of a job")]
-Place = Annotated[int, Path(ge=0, le=1023, description="of the picture among the job's, from 0")]
 Answers = dict[int | str, dict[str, Any]]
 NO_SUCH: Answers = {404: {"description": "No such job of yours."}}
 ENDED: Answers = NO_SUCH | {409: {"description": "It has ended, or goes on."}}
@@ -51,19 +49,6 @@ class Told(BaseModel):
     events: str
 
 
-class Picture(BaseModel):
-    """A finished picture in the gallery; `number` counts all pictures up."""
-
-    number: int
-    job: str
-    url: str
-    created: float
-    width: int
-    height: int
-    seed: int
-    prompt: str
-
-
 def told(engine: Engine, job: Job, progress: Progress) -> Told:
     waiting = engine.store.line() if job.state == "queued" else []
     return Told(
@@ -82,10 +67,6 @@ def told(engine: Engine, job: Job, progress: Progress) -> Told:
         url=f"/v1/jobs/{job.id}",
         events=f"/v1/jobs/{job.id}/events",
     )
-
-
-def vars_of(kept: Kept) -> dict[str, Any]:
-    return {name: value for name, value in dataclasses.asdict(kept).items() if name != "position"}
 
 
 def job_routes(settings: Settings) -> APIRouter:
@@ -153,30 +134,6 @@ def job_routes(settings: Settings) -> APIRouter:
         """Server-sent events: `job` at each change, and with `previews` now and then `preview`, a PNG in base64."""
         own_job(call, id)
         return StreamingResponse(_events(engine_of(call), id, previews), media_type="text/event-stream", headers=LIVE)
-
-    @router.get("/jobs/{id}/pictures/{place}", responses=NO_SUCH, response_class=Response)
-    def picture(call: Call, id: Id, place: Place, download: bool = False) -> Response:
-        """A finished picture, a PNG that tells how it was made."""
-        job, path = own_job(call, id), engine_of(call).path(id, place)
-        try:
-            content = path.read_bytes() if place < job.pictures else None
-        except FileNotFoundError:  # it was removed a moment ago
-            content = None
-        if content is None:
-            raise HTTPException(404, f"job {id} has no picture {place}")
-        kind = "attachment" if download else "inline"
-        headers = KEPT | {"Content-Disposition": f'{kind}; filename="{id}-{place}.png"'}
-        return Response(content, media_type="image/png", headers=headers)
-
-    @router.get("/pictures")
-    def gallery(
-        call: Call,
-        before: Annotated[int | None, Query(ge=0, le=2**53, description="only those of smaller numbers")] = None,
-        count: Annotated[int, Query(ge=1, le=500)] = 100,
-    ) -> list[Picture]:
-        """Finished pictures of yours, newest first."""
-        kept = engine_of(call).store.kept(owner_of(call), before=before, count=count)
-        return [Picture(**vars_of(one), url=f"/v1/jobs/{one.job}/pictures/{one.position}") for one in kept]
 
     return router
 
